@@ -1,0 +1,1 @@
+"""From a trained .zip to an installed bundle."""

@@ -1,0 +1,1 @@
+"""Hardware in the loop: plant and flight agent in two processes on a real link."""

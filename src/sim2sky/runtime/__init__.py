@@ -1,0 +1,1 @@
+"""What runs on the aircraft. May import numpy, onnxruntime, pymavlink, h5py and nothing else."""

@@ -1,0 +1,1 @@
+"""Flight logs: one HDF5 schema for sim, HIL, virtual and real flights."""

@@ -1,0 +1,1 @@
+"""Training of agents with Stable-Baselines3."""

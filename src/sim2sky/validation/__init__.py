@@ -1,0 +1,1 @@
+"""Is it good enough: checks, campaigns of episodes, exact statistics."""
