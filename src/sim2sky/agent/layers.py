@@ -174,12 +174,9 @@ class Threshold:
     kind: ClassVar[str] = "threshold"
 
 
-Layer = (
-    Normalise | OneHot | Dense | Affine | Activation | Clip | Lstm | MeanQuantile | ArgMax | Threshold
-)
+Layer = Normalise | OneHot | Dense | Affine | Activation | Clip | Lstm | MeanQuantile | ArgMax | Threshold
 _KINDS: dict[str, type[Any]] = {
-    cls.kind: cls
-    for cls in (Normalise, OneHot, Dense, Affine, Activation, Clip, Lstm, MeanQuantile, ArgMax, Threshold)
+    cls.kind: cls for cls in (Normalise, OneHot, Dense, Affine, Activation, Clip, Lstm, MeanQuantile, ArgMax, Threshold)
 }
 
 
@@ -200,7 +197,7 @@ class InputHead:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A deterministic policy: heads, concatenated in order, then `layers`. Raw observations in, physical actions out."""
+    """A deterministic policy: heads, concatenated in order, then `layers`. Raw observations in, actions out."""
 
     inputs: tuple[InputHead, ...]
     layers: tuple[Layer, ...]
