@@ -13,9 +13,9 @@ __all__ = ["SafetySettings", "resolve_safety"]
 
 
 class SafetySettings(Settings):
-    """Limits the SafetyMonitor enforces on the aircraft. A key that is absent everywhere counts as missing, not as 0.
+    """Limits the SafetyMonitor enforces on the aircraft, under the names of `runtime.limits.SafetyLimits`.
 
-    Surfaces: largest deflection in degrees. Altitudes are above home.
+    A key that is absent everywhere counts as missing. Surfaces: largest deflection in degrees. Altitudes: above home.
     """
 
     extends: str | None = Field(
@@ -26,16 +26,21 @@ class SafetySettings(Settings):
     rudder_max: float | None = Field(default=None, description="deg")
     throttle_min: float | None = Field(default=None, description="0..1")
     throttle_max: float | None = Field(default=None, description="0..1")
-    surface_slew_max: float | None = Field(default=None, description="deg/s")
-    throttle_slew_max: float | None = Field(default=None, description="1/s")
+    surface_slew_per_s: float | None = Field(default=None, description="1/s; 1 is from neutral to full travel")
+    throttle_slew_per_s: float | None = Field(default=None, description="1/s")
     roll_max: float | None = Field(default=None, description="deg")
     pitch_max: float | None = Field(default=None, description="deg, nose up")
     pitch_min: float | None = Field(default=None, description="deg, nose down, negative")
     altitude_min: float | None = Field(default=None, description="m, the floor")
     max_altitude_m: float | None = Field(default=None, description="m, the ceiling")
     max_range_m: float | None = Field(default=None, description="m, horizontal distance from home")
-    stale_sample_ms: float | None = Field(default=None, description="a state estimate older than this is not flown on")
-    stale_fallback_ms: float | None = Field(default=None, description="older than this, even the fallback law ends")
+    stale_data_ms: float | None = Field(default=None, description="an older state estimate ends the policy's turn")
+    blind_data_ms: float | None = Field(default=None, description="an older one is no base for any law: trim is held")
+    attitude_hysteresis_deg: float | None = None
+    altitude_hysteresis_m: float | None = None
+    range_hysteresis_m: float | None = None
+    recovery_s: float | None = Field(default=None, description="all limits kept for so long before the policy returns")
+    fallback_airspeed_mps: float | None = Field(default=None, description="0: the airspeed flown at that moment")
     geofence_enabled: bool | None = None
     kill_switch_enabled: bool | None = None
     preflight_checks_required: bool | None = None

@@ -11,69 +11,22 @@ import importlib.metadata
 import json
 import platform
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sim2sky.agent.bundle import Bundle, open_bundle
-from sim2sky.agent.golden import GoldenVectors
 from sim2sky.errors import Sim2SkyError
-from sim2sky.runtime.inference import load_backend, replay_golden
+from sim2sky.runtime.inference import load_backend, measure_latency, replay_golden
 
-__all__ = ["DEFAULT_TOLERANCE", "latency_report", "measure_latency", "test_inference", "tolerance_of"]
+__all__ = ["DEFAULT_TOLERANCE", "test_inference", "tolerance_of"]
 
 DEFAULT_TOLERANCE = 1e-5
-WARM_UP = 20
 
 
 def tolerance_of(bundle: Bundle, default: float = DEFAULT_TOLERANCE) -> float:
     """Largest golden error allowed: `golden_tolerance` of the provenance where an optimisation recorded one."""
     recorded = bundle.provenance.get("golden_tolerance")
     return float(recorded) if isinstance(recorded, int | float) else default
-
-
-def measure_latency(
-    call: Callable[[dict[str, NDArray[Any]]], object],
-    golden: GoldenVectors,
-    samples: int,
-    *,
-    clock_ns: Callable[[], int] = time.perf_counter_ns,
-) -> NDArray[np.float64]:
-    """Time `samples` single inferences on golden observations, after a warm-up.
-
-    Returns:
-        Milliseconds, shape (samples,).
-    """
-    n = len(golden)
-    rows = [{key: values[i] for key, values in golden.observations.items()} for i in range(n)]
-    for i in range(WARM_UP):
-        call(rows[i % n])
-    times = np.empty(samples, np.int64)
-    for i in range(samples):
-        row = rows[i % n]
-        start = clock_ns()
-        call(row)
-        times[i] = clock_ns() - start
-    return times / 1e6
-
-
-def latency_report(latencies_ms: NDArray[np.float64], deadline_ms: float) -> dict[str, float]:
-    """Mean, maximum, percentiles and the share of inferences later than the deadline."""
-    p50, p95, p99 = np.percentile(latencies_ms, [50, 95, 99])
-    return {
-        "mean_ms": float(latencies_ms.mean()),
-        "max_ms": float(latencies_ms.max()),
-        "p50_ms": float(p50),
-        "p95_ms": float(p95),
-        "p99_ms": float(p99),
-        "deadline_ms": float(deadline_ms),
-        "deadline_miss_rate": float((latencies_ms > deadline_ms).mean()),
-        "samples": float(len(latencies_ms)),
-    }
 
 
 def test_inference(
@@ -98,8 +51,7 @@ def test_inference(
     golden = bundle.golden()
     error = float(replay_golden(backend, golden))
     tolerance = tolerance_of(bundle)
-    backend.reset()
-    latency = latency_report(measure_latency(backend, golden, samples), max_latency_ms)
+    latency = measure_latency(backend, golden, n=samples, deadline_ms=max_latency_ms)
     reasons = []
     if not error <= tolerance:
         reasons.append(f"golden vectors differ by {error:.3g}, allowed {tolerance:.3g}")
