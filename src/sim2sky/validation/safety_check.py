@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from sim2sky.environments.airframes import Airframe
 from sim2sky.errors import ConfigError
 from sim2sky.runtime.limits import SafetyLimits
 
-__all__ = ["REQUIRED", "Airframe", "check_safety"]
+__all__ = ["REQUIRED", "check_safety"]
 
 REQUIRED = (
     "aileron_max",
@@ -34,22 +34,12 @@ MAX_ALTITUDE_M = 1000.0
 MAX_RANGE_M = 10_000.0
 MIN_AUTHORITY = 0.2
 MAX_STALE_MS = 1000.0
+MAX_SLEW_RATIO = 10.0
+MAX_TURN_BANK_DEG = 60.0
+MIN_RANGE_RADII = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Airframe:
-    """What of an airframe the check needs.
-
-    Attributes:
-        surface_limit_deg: actuator travel by surface name.
-        cruise_airspeed_mps: for the turn radius; 0 where unknown.
-    """
-
-    surface_limit_deg: Mapping[str, float]
-    cruise_airspeed_mps: float = 0.0
-
-
-GRAVITY = 9.80665
+GRAVITY_MPS2 = 9.80665
 
 
 def check_safety(values: Mapping[str, object], airframe: Airframe | None) -> tuple[list[str], list[str]]:
@@ -101,16 +91,22 @@ def _attitude_and_space(limits: SafetyLimits) -> list[str]:
 
 def _against_airframe(limits: SafetyLimits, airframe: Airframe) -> list[str]:
     problems = []
-    for surface, travel in airframe.surface_limit_deg.items():
-        limit = float(getattr(limits, f"{surface}_max"))
+    travel = math.degrees(airframe.surface_limit_rad)
+    for name in ("aileron_max", "elevator_max", "rudder_max"):
+        limit = float(getattr(limits, name))
         if limit > travel + 1e-6:
-            problems.append(f"{surface}_max {limit:g} deg is beyond the actuator's travel of {travel:g} deg")
+            problems.append(f"{name} {limit:g} deg is beyond the actuator's travel of {travel:g} deg")
         elif limit < MIN_AUTHORITY * travel:
-            problems.append(f"{surface}_max {limit:g} deg leaves less than {MIN_AUTHORITY:.0%} of the travel {travel:g} deg")
+            problems.append(f"{name} {limit:g} deg leaves less than {MIN_AUTHORITY:.0%} of the travel of {travel:g} deg")
+    actuator = airframe.surface_rate_limit_radps / airframe.surface_limit_rad
+    if limits.surface_slew_per_s > MAX_SLEW_RATIO * actuator:
+        problems.append(f"surface_slew_per_s {limits.surface_slew_per_s:g} limits nothing: the actuator does {actuator:.1f}")
+    if limits.throttle_max < airframe.trim.throttle:
+        problems.append(
+            f"throttle_max {limits.throttle_max:g} is below the {airframe.trim.throttle:.2f} that level flight takes"
+        )
     speed = airframe.cruise_airspeed_mps
-    if speed:
-        bank = math.radians(min(limits.roll_max, 60.0))
-        radius = speed**2 / (GRAVITY * math.tan(bank))
-        if limits.max_range_m < 3.0 * radius:
-            problems.append(f"max_range_m {limits.max_range_m:g} is less than three turn radii ({radius:.0f} m each)")
+    radius = speed**2 / (GRAVITY_MPS2 * math.tan(math.radians(min(limits.roll_max, MAX_TURN_BANK_DEG))))
+    if limits.max_range_m < MIN_RANGE_RADII * radius:
+        problems.append(f"max_range_m {limits.max_range_m:g} is less than three turn radii of {radius:.0f} m")
     return problems

@@ -1,0 +1,81 @@
+"""Small real bundles for tests: a tanh policy with its ONNX file, golden vectors from the reference evaluator."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from sim2sky.agent.bundle import Bundle, write_bundle
+from sim2sky.agent.contract import ActionSignal, Contract, Input, Output, Signal
+from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
+from sim2sky.agent.layers import Activation, Clip, Dense, InputHead, Network, Normalise, evaluate, network_to_bytes
+from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
+
+
+def contract(vehicle: str = "", size: int = 6) -> Contract:
+    signals = tuple(Signal(f"signal_{i}", "1", "", -10.0, 10.0) for i in range(size))
+    limit = math.radians(25)
+    names = ("aileron", "elevator", "rudder", "throttle")
+    actions = tuple(
+        ActionSignal(n, "1", -1.0, 1.0, -0.6 if n != "throttle" else 0.0, 0.0 if n != "throttle" else 0.6,
+                     0.6 if n != "throttle" else 1.0, limit if n != "throttle" else 0.0)
+        for n in names
+    )  # fmt: skip
+    return Contract(
+        vehicle,
+        "hsa" if vehicle else "",
+        20.0 if vehicle else 0.0,
+        (Input("observation", "box", (size,), "float32", signals),),
+        Output("continuous", actions),
+    )
+
+
+def network(seed: int = 0, size: int = 6, *, normalised: bool = True) -> Network:
+    rng = np.random.default_rng(seed)
+
+    def dense(n_in: int, n_out: int) -> Dense:
+        weight = rng.normal(0, 1.5 / math.sqrt(n_in), (n_out, n_in)).astype(np.float32)
+        return Dense(weight, rng.normal(0, 0.3, n_out).astype(np.float32))
+
+    head: tuple[Normalise, ...] = ()
+    if normalised:
+        head = (Normalise(rng.normal(0, 1, size), rng.uniform(0.5, 2, size), 1e-8, 10.0),)
+    ones = np.ones(4, np.float32)
+    layers = (dense(size, 16), Activation("tanh"), dense(16, 4), Clip(-ones, ones))
+    return Network((InputHead("observation", size, head),), layers)
+
+
+def golden(net: Network, size: int = 6, *, n: int = 256, seed: int = 1) -> GoldenVectors:
+    observation = np.random.default_rng(seed).normal(0, 2, (n, size)).astype(np.float32)
+    action, _ = evaluate(net, {"observation": observation})
+    return GoldenVectors(
+        {"observation": observation}, action.astype(np.float32), None, np.full(n, "sampled"), np.ones(4)
+    )
+
+
+def make_bundle(
+    out: Path,
+    *,
+    seed: int = 0,
+    exported: Network | None = None,
+    onnx: bytes | None = None,
+    agent: str = "test",
+    vehicle: str = "",
+    provenance: dict[str, object] | None = None,
+) -> Bundle:
+    """A bundle; `exported` or `onnx` puts another policy into the ONNX file than the golden vectors were made with."""
+    net = network(seed)
+    data = onnx if onnx is not None else model_to_bytes(emit_onnx(exported or net, opset=17))
+    files = {"network.npz": network_to_bytes(net), "golden.npz": golden_to_bytes(golden(net)), "policy.onnx": data}
+    return write_bundle(
+        out,
+        agent=agent,
+        contract=contract(vehicle),
+        formats={"onnx": "policy.onnx"},
+        active="onnx",
+        files=files,
+        profile="local",
+        provenance=provenance or {"made by": "tests"},
+    )
