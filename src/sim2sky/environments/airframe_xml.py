@@ -8,8 +8,8 @@ origin; surface angles with the published signs (trailing edge down and left pos
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-
 
 from sim2sky.environments.airframes import AIRFRAMES, Airframe, stall_alpha_rad, stall_drag
 
@@ -58,7 +58,7 @@ def _force(axis: str, coefficient: str) -> str:
     )
 
 
-def _moment(axis: str, arm: str, terms: list[tuple[str, ...]]) -> str:
+def _moment(axis: str, arm: str, terms: Sequence[Sequence[str]]) -> str:
     parts = "\n".join(
         _product(*term, indent="          ") if len(term) > 1 else f"          <property>{term[0]}</property>"
         for term in terms
@@ -75,7 +75,7 @@ def _moment(axis: str, arm: str, terms: list[tuple[str, ...]]) -> str:
     )
 
 
-def _sum_function(name: str, terms: list[tuple[str, ...]], constants: list[str]) -> str:
+def _sum_function(name: str, terms: Sequence[Sequence[str]], constants: list[str]) -> str:
     body = "\n".join([f"      <property>{c}</property>" for c in constants] + [_product(*t) for t in terms])
     return f'  <function name="{name}">\n    <sum>\n{body}\n    </sum>\n  </function>\n'
 
@@ -90,7 +90,11 @@ def _lookup(name: str, independent: str, grid: list[float], values: list[float])
 
 def _actuator(surface: str, limit: float) -> str:
     """Command through trim sum, gain to radians, lag, rate limit, travel limit and failure switch."""
-    trim = {"elevator": "fcs/pitch-trim-cmd-norm", "aileron": "fcs/roll-trim-cmd-norm", "rudder": "fcs/yaw-trim-cmd-norm"}
+    trim = {
+        "elevator": "fcs/pitch-trim-cmd-norm",
+        "aileron": "fcs/roll-trim-cmd-norm",
+        "rudder": "fcs/yaw-trim-cmd-norm",
+    }
     position = {"elevator": "fcs/elevator-pos-rad", "aileron": "fcs/aileron-pos-rad", "rudder": "fcs/rudder-pos-rad"}
     return f"""    <summer name="fcs/{surface}-sum-norm">
       <input>fcs/{surface}-cmd-norm</input>
@@ -118,30 +122,50 @@ def airframe_xml(a: Airframe) -> str:
     induced = 1.0 / (math.pi * a.oswald * aspect_ratio)
     speeds = list(range(0, 41, 2)) if a.max_airspeed_mps <= 35.0 else list(range(0, 51, 2))
     thrust_rows = "\n".join(
-        "            "
-        + " ".join([_number(d), *(_number(a.thrust_n(d, float(v)) * N_TO_LBF) for v in speeds)])
+        "            " + " ".join([_number(d), *(_number(a.thrust_n(d, float(v)) * N_TO_LBF) for v in speeds)])
         for d in _THROTTLE_GRID
     )
     thrust_columns = "            " + " ".join(_number(v / 0.3048) for v in speeds)
     coefficients = "\n".join(
-        f'    <property value="{_number(value)}">{_coefficient(name)}</property>' for name, value in a.coefficients.items()
+        f'    <property value="{_number(value)}">{_coefficient(name)}</property>'
+        for name, value in a.coefficients.items()
     )
     arm_in = POINT_MASS_ARM_M / 0.0254
-    places = [(0, 0, 0), (arm_in, 0, 0), (-arm_in, 0, 0), (0, arm_in, 0), (0, -arm_in, 0), (0, 0, arm_in), (0, 0, -arm_in)]
+    places = [
+        (0, 0, 0),
+        (arm_in, 0, 0),
+        (-arm_in, 0, 0),
+        (0, arm_in, 0),
+        (0, -arm_in, 0),
+        (0, 0, arm_in),
+        (0, 0, -arm_in),
+    ]
     point_masses = "\n".join(
         f'    <pointmass name="p{i}"><weight unit="LBS">0</weight><location name="POINTMASS" unit="IN">'
         f"<x>{_number(x)}</x><y>{_number(y)}</y><z>{_number(z)}</z></location></pointmass>"
         for i, (x, y, z) in enumerate(places)
     )
     c = _coefficient
-    bi, ci, da, de, dr = "aero/bi2vel", "aero/ci2vel", "fcs/aileron-pos-rad", "fcs/elevator-pos-rad", "fcs/rudder-pos-rad"
-    p, q, r, beta = "velocities/p-aero-rad_sec", "velocities/q-aero-rad_sec", "velocities/r-aero-rad_sec", "aero/beta-rad"
+    bi, ci, da, de, dr = (
+        "aero/bi2vel",
+        "aero/ci2vel",
+        "fcs/aileron-pos-rad",
+        "fcs/elevator-pos-rad",
+        "fcs/rudder-pos-rad",
+    )
+    p, q, r, beta = (
+        "velocities/p-aero-rad_sec",
+        "velocities/q-aero-rad_sec",
+        "velocities/r-aero-rad_sec",
+        "aero/beta-rad",
+    )
     lift = _sum_function(
         "aero/CL",
         [(c("CLa"), "aero/alpha-effective-rad"), (c("CLq"), ci, q), (c("CLde"), de)],
         [c("CL0")],
     )
-    excess = f"<pow><difference><property>aero/CL</property><property>{c('CLm')}</property></difference><value>2</value></pow>"
+    difference = f"<difference><property>aero/CL</property><property>{c('CLm')}</property></difference>"
+    excess = f"<pow>{difference}<value>2</value></pow>"
     drag = _sum_function(
         "aero/CD",
         [
@@ -160,6 +184,19 @@ def airframe_xml(a: Airframe) -> str:
     roll = [(c("Clb"), beta), (c("Clp"), bi, p), (c("Clr"), bi, r), (c("Clda"), da), (c("Cldr"), dr)]
     pitch = [(c("Cm0"),), (c("Cma"), "aero/alpha-effective-rad"), (c("Cmq"), ci, q), (c("Cmde"), de)]
     yaw = [(c("Cnb"), beta), (c("Cnp"), bi, p), (c("Cnr"), bi, r), (c("Cnda"), da), (c("Cndr"), dr)]
+    actuators = "".join(_actuator(surface, a.surface_limit_rad) for surface in ("aileron", "elevator", "rudder"))
+    radians = [x * _DEG for x in alphas]
+    aerodynamics = "".join(
+        [
+            _lookup("aero/alpha-effective-rad", "aero/alpha-rad", radians, [stall_alpha_rad(x) for x in radians]),
+            _lookup("aero/CD-stall", "aero/alpha-rad", radians, [stall_drag(x) for x in radians]),
+            lift + drag + side,
+            *(_force(axis, f"aero/{name}") for axis, name in (("LIFT", "CL"), ("DRAG", "CD"), ("SIDE", "CY"))),
+            _moment("ROLL", "metrics/bw-ft", roll),
+            _moment("PITCH", "metrics/cbarw-ft", pitch),
+            _moment("YAW", "metrics/bw-ft", yaw),
+        ]
+    )
     return f"""<?xml version="1.0"?>
 <!-- {a.title}. Generated by sim2sky.environments.airframe_xml from airframes.py: edit there.
      Source: {a.source}. -->
@@ -195,7 +232,7 @@ def airframe_xml(a: Airframe) -> str:
   </system>
   <flight_control name="actuators">
    <channel name="surfaces and motor">
-{_actuator("aileron", a.surface_limit_rad)}{_actuator("elevator", a.surface_limit_rad)}{_actuator("rudder", a.surface_limit_rad)}    <actuator name="fcs/throttle-actuator">
+{actuators}    <actuator name="fcs/throttle-actuator">
       <input>fcs/throttle-cmd-norm</input>
       <lag>fcs/motor-bandwidth-radps</lag>
       <clipto><min>0</min><max>1</max></clipto>
@@ -223,7 +260,7 @@ def airframe_xml(a: Airframe) -> str:
     </force>
   </external_reactions>
   <aerodynamics>
-{_lookup("aero/alpha-effective-rad", "aero/alpha-rad", [x * _DEG for x in alphas], [stall_alpha_rad(x * _DEG) for x in alphas])}{_lookup("aero/CD-stall", "aero/alpha-rad", [x * _DEG for x in alphas], [stall_drag(x * _DEG) for x in alphas])}{lift}{drag}{side}{_force("LIFT", "aero/CL")}{_force("DRAG", "aero/CD")}{_force("SIDE", "aero/CY")}{_moment("ROLL", "metrics/bw-ft", roll)}{_moment("PITCH", "metrics/cbarw-ft", pitch)}{_moment("YAW", "metrics/bw-ft", yaw)}  </aerodynamics>
+{aerodynamics}  </aerodynamics>
 </fdm_config>
 """
 

@@ -228,14 +228,14 @@ class SafetyMonitor:
         self._active = active
 
     def _switch(self, trips: Trip) -> None:
-        if trips:
+        if trips or self._mode is Mode.KILLED:  # after a kill, too, the fallback law takes the aircraft over first
             if self._mode is not Mode.FALLBACK:
                 self._fallback.reset()
                 self._hold = None
             self._mode, self._clear_ticks = Mode.FALLBACK, 0
         elif self._mode is not Mode.POLICY:
             self._clear_ticks += 1
-            if self._clear_ticks > self._hold_ticks:
+            if self._clear_ticks >= self._hold_ticks:
                 self._mode = Mode.POLICY
 
     def _recover(self, setpoint: Setpoint, trips: Trip) -> Command:
@@ -256,8 +256,14 @@ class SafetyMonitor:
             home = math.atan2(-sample.east_m, -sample.north_m)
             target = Setpoint(target.altitude_m, target.airspeed_mps, home)
             self._hold = target
-        command = self._fallback.command(sample, target)
-        return command if all(map(math.isfinite, command)) else self._trim
+        try:
+            command = self._fallback.command(sample, target)
+        except (ArithmeticError, ValueError):  # finite but absurd states overflow
+            command = None
+        if command is None or not all(map(math.isfinite, command)):
+            self._fallback.reset()
+            return self._trim
+        return command
 
     def _safe_altitude(self, altitude_m: float) -> float:
         """The altitude flown, moved inside floor and ceiling by twice the hysteresis."""
