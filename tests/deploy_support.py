@@ -79,3 +79,45 @@ def make_bundle(
         profile="local",
         provenance=provenance or {"made by": "tests"},
     )
+
+
+GAINS: dict[str, dict[str, float]] = {
+    "aileron": {"bank_error_rad": 0.9, "p_radps": -0.12},
+    "elevator": {"climb_rate_error_mps": 0.14, "q_radps": -0.2, "airspeed_error_mps": -0.02, "pitch_rad": -0.3},
+    "rudder": {"r_radps": -0.05},
+    "throttle": {"airspeed_error_mps": 0.35, "climb_rate_error_mps": 0.25},
+}
+"""A linear law on the observations of the `hsa` task: a policy that flies, without training."""
+
+
+def flying_bundle(out: Path, *, scale: float = 1.0, agent: str = "linear", seed: int = 0) -> Bundle:
+    """A bundle of the linear law for the Ultra Stick, with safety limits; `scale` makes it worse."""
+    from sim2sky.config import EnvironmentSettings
+    from sim2sky.config.safety import SafetySettings, resolve_safety
+    from sim2sky.environments.airframes import AIRFRAMES
+    from sim2sky.environments.tasks import make_contract
+    from sim2sky.agent.contract import canonical_json
+
+    spec = make_contract(EnvironmentSettings())
+    names = [s.name for s in spec.inputs[0].signals]
+    weight = np.zeros((4, len(names)), np.float32)
+    for row, gains in enumerate(GAINS.values()):
+        for name, gain in gains.items():
+            weight[row, names.index(name)] = gain * scale
+    bias = np.zeros(4, np.float32)
+    ones = np.ones(4, np.float32)
+    net = Network((InputHead("observation", len(names)),), (Dense(weight, bias), Clip(-ones, ones)))
+    vectors = golden(net, len(names), seed=seed + 1)
+    safety = {
+        **resolve_safety(SafetySettings(extends="default")).values,
+        "fallback": AIRFRAMES[spec.vehicle].gains.to_json(),
+    }
+    files = {
+        "network.npz": network_to_bytes(net),
+        "golden.npz": golden_to_bytes(vectors),
+        "policy.onnx": model_to_bytes(emit_onnx(net, opset=17)),
+        "safety.json": canonical_json(safety),
+    }
+    return write_bundle(
+        out, agent=agent, contract=spec, formats={"onnx": "policy.onnx"}, active="onnx", files=files, profile="local"
+    )

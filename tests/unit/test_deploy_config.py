@@ -90,11 +90,20 @@ def test_extending_an_unknown_configuration_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("validation:\n  max_latencyms: 20\n", r"v\.yaml:2: unknown key 'validation\.max_latencyms'; did you mean 'max_latency_ms'"),
+        (
+            "validation:\n  max_latencyms: 20\n",
+            r"v\.yaml:2: unknown key 'validation\.max_latencyms'; did you mean 'max_latency_ms'",
+        ),
         ("validation:\n  strict: perhaps\n", r"v\.yaml:2: validation\.strict: .*boolean"),
-        ("validation:\n  seed: 1\n  sim_success_threshold: 1.2\n", r"v\.yaml:3: validation\.sim_success_threshold: .*less than 1"),
+        (
+            "validation:\n  seed: 1\n  sim_success_threshold: 1.2\n",
+            r"v\.yaml:3: validation\.sim_success_threshold: .*less than 1",
+        ),
         ("validation:\n  latency_samples: 100\n", r"v\.yaml:2: .*greater than or equal to 300"),
-        ("validation:\n  environment:\n    disturbances:\n      wind_mps: [6, 0]\n", r"v\.yaml:4: .*6\.0 is above 0\.0"),
+        (
+            "validation:\n  environment:\n    disturbances:\n      wind_mps: [6, 0]\n",
+            r"v\.yaml:4: .*6\.0 is above 0\.0",
+        ),
         ("validation:\n  safety:\n    kill_swich_enabled: true\n", r"v\.yaml:3: .*did you mean 'kill_switch_enabled'"),
         ("thresholds:\n  strict: true\n", r"v\.yaml:1: unknown key 'thresholds'"),
         ("validation: [\n", r"v\.yaml:\d+: not valid YAML"),

@@ -46,7 +46,8 @@ def _plain_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or root
         raise TargetError(
-            f"{where}: {error.strerror or error}", hint="check that the target's folder is writable and its disk not full"
+            f"{where}: {error.strerror or error}",
+            hint="check that the target's folder is writable and its disk not full",
         ) from error
 
 

@@ -80,7 +80,9 @@ class Target(Protocol):
         """How to start a module of a release from this machine; `{release}` becomes the release's folder."""
         ...
 
-    def activate(self, bundle: Bundle, *, samples: int = 300, on_state: Callable[[str], None] | None = None) -> dict[str, Any]:
+    def activate(
+        self, bundle: Bundle, *, samples: int = 300, on_state: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
         """Install a bundle and make it current; the report of the test on the target. Raises TargetError."""
         ...
 

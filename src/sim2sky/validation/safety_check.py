@@ -80,7 +80,10 @@ def _attitude_and_space(limits: SafetyLimits) -> list[str]:
             limits.altitude_min + 50.0 <= limits.max_altitude_m,
             f"less than 50 m between the floor ({limits.altitude_min:g} m) and the ceiling ({limits.max_altitude_m:g} m)",
         ),
-        (limits.max_altitude_m <= MAX_ALTITUDE_M, f"max_altitude_m {limits.max_altitude_m:g} is above {MAX_ALTITUDE_M:g}"),
+        (
+            limits.max_altitude_m <= MAX_ALTITUDE_M,
+            f"max_altitude_m {limits.max_altitude_m:g} is above {MAX_ALTITUDE_M:g}",
+        ),
         (limits.max_range_m <= MAX_RANGE_M, f"max_range_m {limits.max_range_m:g} is above {MAX_RANGE_M:g}"),
         (limits.throttle_max >= 0.5, f"throttle_max {limits.throttle_max:g} is too little to climb"),
         (limits.throttle_min <= 0.2, f"throttle_min {limits.throttle_min:g} is too much to descend"),
@@ -97,10 +100,14 @@ def _against_airframe(limits: SafetyLimits, airframe: Airframe) -> list[str]:
         if limit > travel + 1e-6:
             problems.append(f"{name} {limit:g} deg is beyond the actuator's travel of {travel:g} deg")
         elif limit < MIN_AUTHORITY * travel:
-            problems.append(f"{name} {limit:g} deg leaves less than {MIN_AUTHORITY:.0%} of the travel of {travel:g} deg")
+            problems.append(
+                f"{name} {limit:g} deg leaves less than {MIN_AUTHORITY:.0%} of the travel of {travel:g} deg"
+            )
     actuator = airframe.surface_rate_limit_radps / airframe.surface_limit_rad
     if limits.surface_slew_per_s > MAX_SLEW_RATIO * actuator:
-        problems.append(f"surface_slew_per_s {limits.surface_slew_per_s:g} limits nothing: the actuator does {actuator:.1f}")
+        problems.append(
+            f"surface_slew_per_s {limits.surface_slew_per_s:g} limits nothing: the actuator does {actuator:.1f}"
+        )
     if limits.throttle_max < airframe.trim.throttle:
         problems.append(
             f"throttle_max {limits.throttle_max:g} is below the {airframe.trim.throttle:.2f} that level flight takes"
