@@ -84,12 +84,7 @@ def end_layers(rng: np.random.Generator, end: str, width: int) -> tuple[Layer, .
 
 
 def policy(
-    seed: int = 0,
-    sizes: tuple[int, ...] = (12, 64, 64),
-    activation: str = "tanh",
-    end: str = "box",
-    *,
-    recurrent: int = 0,
+    seed: int = 0, sizes: tuple[int, ...] = (12, 64, 64), activation: str = "tanh", end: str = "box", *, recurrent: int = 0
 ) -> Network:
     """Normaliser, hidden layers, optionally an LSTM of `recurrent` layers, and an end."""
     rng = np.random.default_rng(seed)

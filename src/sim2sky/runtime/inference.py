@@ -108,7 +108,9 @@ class OnnxBackend:
         self._bindings = [self._bind(state, front, back), self._bind(state, back, front)]
         self._turn = 0
 
-    def _bind(self, state: list[tuple[str, str]], read: list[NDArray[Any]], write: list[NDArray[Any]]) -> ort.IOBinding:
+    def _bind(
+        self, state: list[tuple[str, str]], read: list[NDArray[Any]], write: list[NDArray[Any]]
+    ) -> ort.IOBinding:
         binding = self._session.io_binding()
 
         def attach(bind: Callable[..., None], name: str, array: NDArray[Any]) -> None:
