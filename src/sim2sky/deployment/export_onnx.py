@@ -169,7 +169,8 @@ def export_custom_model_to_onnx(
             if not isinstance(expected, torch.Tensor):
                 raise NotSupportedError(f"a module that answers {type(expected).__name__}; it must answer one tensor")
             buffer = io.BytesIO()
-            torch.onnx.export(
+            write: Any = torch.onnx.export  # its annotation leaves out the buffer that it takes
+            write(
                 model,
                 (inputs[:1],),
                 buffer,

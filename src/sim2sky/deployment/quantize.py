@@ -227,11 +227,10 @@ def _check(source: onnx.ModelProto, result: onnx.ModelProto) -> None:
         if node.op_type in PRODUCTS:
             continue
         same = kept.get(node.name)
-        if same is None or same.op_type != node.op_type:
-            raise ExportError(f"quantising dropped '{node.name}' ({node.op_type})")
+        if same is None or same.op_type != node.op_type or list(same.input) != list(node.input):
+            raise ExportError(f"quantising dropped or rewired '{node.name}' ({node.op_type})")
         for name in node.input:
             if name in old_constants and constants.get(name) != old_constants[name]:
                 raise ExportError(f"quantising changed the constant '{name}' of '{node.name}'")
     if not any(node.op_type in CONVERTED for node in result.graph.node):
         raise ExportError("quantising changed nothing")
-

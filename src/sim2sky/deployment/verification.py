@@ -1,4 +1,4 @@
-"""Does an exported model answer as the trainer did? Replays golden vectors through onnxruntime, and writes checked files.
+"""Does an exported model answer as the trainer did? Replays golden vectors through onnxruntime; writes what passed.
 
 Imports no torch. What every exporter and optimiser of this package ends with.
 """
@@ -102,9 +102,7 @@ def open_session(model: bytes) -> ort.InferenceSession:
         raise ExportError(f"onnxruntime {ort.__version__} does not load the model: {error}") from error
 
 
-def feeds(
-    session: ort.InferenceSession, observation: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[np.float32]]:
+def feeds(session: ort.InferenceSession, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
     """Observations (n, *shape) as the model's inputs: float32, each row in the shape the model takes."""
     shapes = {i.name: i.shape[1:] for i in session.get_inputs()}
     return {
