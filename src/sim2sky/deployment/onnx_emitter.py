@@ -325,7 +325,7 @@ def _emit(g: _Graph, layer: Layer, x: str, width: int) -> tuple[str, int]:
 
 def _emit_clip(g: _Graph, layer: Clip, x: str) -> str:
     """Clip takes scalar limits only; limits that differ between elements need Max and Min."""
-    if np.ptp(layer.low) == 0 and np.ptp(layer.high) == 0:
+    if (layer.low == layer.low[0]).all() and (layer.high == layer.high[0]).all():
         return g.op("Clip", x, g.scalar("low", float(layer.low[0])), g.scalar("high", float(layer.high[0])))
     return g.op("Min", g.op("Max", x, g.constant("low", layer.low)), g.constant("high", layer.high))
 

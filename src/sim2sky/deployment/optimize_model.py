@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +65,12 @@ def load_observations(path: str | Path) -> dict[str, NDArray[Any]]:
         ConfigError: the file is missing or damaged.
     """
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
+        loaded: Any = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"observation": loaded}
         with loaded:
             return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"cannot read observations from {path}: {error}", hint="give an .npz or .npy file") from error
 
 
