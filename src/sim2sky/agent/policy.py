@@ -1,7 +1,7 @@
 """The layer list as a torch module: raw observations in, physical actions out, equal to `predict(deterministic=True)`.
 
 It computes in float32 as every other runtime does; the normaliser's mean is split in two float32 parts, so that large
-means cost no accuracy. Traceable and scriptable.
+means cost no accuracy. Made for `torch.jit.trace`.
 """
 
 from __future__ import annotations
@@ -145,8 +145,7 @@ def _module(layer: Layer) -> nn.Module:
     match layer:
         case Dense():
             dense = nn.utils.skip_init(nn.Linear, layer.weight.shape[1], layer.weight.shape[0])
-            dense.weight.data.copy_(_tensor(layer.weight))
-            dense.bias.data.copy_(_tensor(layer.bias))
+            dense.load_state_dict({"weight": _tensor(layer.weight), "bias": _tensor(layer.bias)})
             return dense
         case Lstm():
             lstm = nn.utils.skip_init(
@@ -198,8 +197,7 @@ class DeterministicPolicy(nn.Module):
         self.lstm = _module(network.layers[at]) if at is not None else nn.Identity()
         self.after = nn.Sequential(*map(_module, network.layers[at + 1 if at is not None else 0 :]))
         self.eval()
-        for parameter in self.parameters():
-            parameter.requires_grad_(requires_grad=False)
+        self.requires_grad_(False)
 
     def features(self, observation: Tensor | dict[str, Tensor]) -> Tensor:
         """Heads applied and concatenated, (batch, width).
@@ -215,7 +213,8 @@ class DeterministicPolicy(nn.Module):
                 raise ExportError(f"observation has no input '{key}'; it has {sorted(observation)}")
             x = observation[key]
             x = x.reshape(x.shape[0], -1).to(torch.float32)
-            if not torch.jit.is_tracing() and x.shape[1] != size:
+            tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            if not tracing and x.shape[1] != size:
                 raise ExportError(f"input '{key}' has {x.shape[1]} values per row, the policy takes {size}")
             parts.append(head(x))
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
@@ -236,5 +235,5 @@ class DeterministicPolicy(nn.Module):
         if episode_start is not None:
             keep = (1.0 - episode_start.to(torch.float32)).reshape(1, -1, 1)
             state = (state[0] * keep, state[1] * keep)
-        x, state = self.lstm(x.unsqueeze(0), state)
-        return self.after(x.squeeze(0)), state
+        x, after = self.lstm(x.unsqueeze(0), state)
+        return self.after(x.squeeze(0)), after
