@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,12 +85,17 @@ def end_layers(rng: np.random.Generator, end: str, width: int) -> tuple[Layer, .
 
 
 def policy(
-    seed: int = 0, sizes: tuple[int, ...] = (12, 64, 64), activation: str = "tanh", end: str = "box", *, recurrent: int = 0
+    seed: int = 0,
+    sizes: tuple[int, ...] = (12, 64, 64),
+    activation: str = "tanh",
+    end: str = "box",
+    *,
+    recurrent: int = 0,
 ) -> Network:
     """Normaliser, hidden layers, optionally an LSTM of `recurrent` layers, and an end."""
     rng = np.random.default_rng(seed)
     layers: list[Layer] = []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         layers += [dense(rng, n_in, n_out), Activation(activation, alpha=0.7 if activation == "elu" else 0.1)]  # type: ignore[arg-type]
     width = sizes[-1]
     if recurrent:
