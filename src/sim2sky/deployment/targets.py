@@ -26,9 +26,19 @@ from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.install import active_release, release_name
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
 
-__all__ = ["Completed", "LocalTarget", "Target", "distribution_closure", "open_target", "runtime_files"]
+__all__ = [
+    "TARGET_ENVIRONMENT",
+    "Completed",
+    "LocalTarget",
+    "Target",
+    "distribution_closure",
+    "open_target",
+    "runtime_files",
+]
 
 TARGET_PACKAGES = ("numpy", "onnxruntime", "pymavlink", "h5py")
+TARGET_ENVIRONMENT = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+"""Of every process on a local target: nothing of the deploying shell's leaks in."""
 RUNTIME_FILES = (
     "__init__.py",
     "errors.py",
@@ -273,13 +283,12 @@ class LocalTarget:
 
     def run(self, command: Sequence[str], *, timeout_s: float = 60.0) -> Completed:
         """As `Target.run`."""
-        environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
         with self._plain_errors():
             try:
                 done = subprocess.run(
                     list(command),
                     cwd=self.root,
-                    env=environment,
+                    env=dict(TARGET_ENVIRONMENT),
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
                     text=True,

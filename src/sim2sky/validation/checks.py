@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.config.safety import resolve_safety
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.targets import LocalTarget, Target
+from sim2sky.deployment.targets import TARGET_ENVIRONMENT, LocalTarget, Target
+from sim2sky.deployment.test_inference import tolerance_of
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome
-from sim2sky.errors import ConfigError, MissingExtraError, Sim2SkyError
+from sim2sky.errors import ConfigError, Sim2SkyError
 from sim2sky.runtime.inference import Backend, load_backend, measure_latency, onnx_session, replay_golden
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.flight import FlightJob, environment_for, why_not_flyable
 from sim2sky.validation.safety_check import check_safety
 from sim2sky.validation.statistics import Outcome, Verdict, clopper_pearson, verdict
 
+if TYPE_CHECKING:
+    from sim2sky.hil.hil_test import HilResult
+
 __all__ = [
-    "HilRun",
     "Subject",
     "ValidationResult",
     "check_hil_performance",
@@ -34,6 +37,8 @@ __all__ = [
     "check_safety_compliance",
     "check_sim_performance",
     "fly_hil",
+    "golden_tolerance",
+    "judge_hil",
     "open_subject",
 ]
 
@@ -111,7 +116,9 @@ def check_model_export(subject: Subject, settings: ValidationSettings) -> Valida
             onnx.checker.check_model(model, full_check=True)
             metrics = {"opset": model.opset_import[0].version, "ir_version": model.ir_version, "bytes": len(data)}
         if settings.obs_dim is not None and (width := _width(subject, backend)) != settings.obs_dim:
-            return ValidationResult.of(name, "fail", metrics, f"the model observes {width} values, not {settings.obs_dim}")
+            return ValidationResult.of(
+                name, "fail", metrics, f"the model observes {width} values, not {settings.obs_dim}"
+            )
         if subject.bundle is None:
             note = "the model loads, but a bare ONNX file has no golden vectors to show that it answers as trained"
             return ValidationResult.of(name, "fail" if settings.strict else "pass", metrics, note)
@@ -121,12 +128,18 @@ def check_model_export(subject: Subject, settings: ValidationSettings) -> Valida
         return ValidationResult.of(name, "fail", metrics, f"Export error: {error.message}")
     except Exception as error:  # onnx's checker raises several unrelated classes
         return ValidationResult.of(name, "fail", metrics, f"Export error: {str(error).strip().splitlines()[0]}")
-    recorded = subject.bundle.provenance.get("golden_tolerance")
-    tolerance = float(recorded) if isinstance(recorded, int | float) else settings.golden_tolerance
+    tolerance = golden_tolerance(subject.bundle, settings)
     metrics |= {"golden_vectors": len(golden), "golden_max_error": error, "golden_tolerance": tolerance}
     good = error <= tolerance
-    note = f"largest golden error {error:.2g}, allowed {tolerance:.2g}" + ("" if good else ": it does not answer as trained")
+    note = f"largest golden error {error:.2g}, allowed {tolerance:.2g}" + (
+        "" if good else ": it does not answer as trained"
+    )
     return ValidationResult.of(name, "pass" if good else "fail", metrics, f"Model loads successfully; {note}")
+
+
+def golden_tolerance(bundle: Bundle, settings: ValidationSettings) -> float:
+    """Largest golden error allowed: of the settings, unless an optimisation recorded its own in the bundle."""
+    return tolerance_of(bundle, settings.golden_tolerance)
 
 
 def _onnx_bytes(subject: Subject) -> bytes | None:
@@ -221,9 +234,7 @@ def check_sim_performance(
     job = FlightJob.of(subject.bundle, settings.environment, _limits(settings))
     seeds = campaign_seeds(settings.seed, settings.sim_validation_episodes)
     hook = None if progress is None else lambda p: progress(name, p)
-    outcomes = fly_campaign(
-        job, seeds, workers=settings.workers, cluster=cluster, folder=folder, progress=hook
-    )
+    outcomes = fly_campaign(job, seeds, workers=settings.workers, cluster=cluster, folder=folder, progress=hook)
     return _judged(name, outcomes, settings.sim_success_threshold, settings), outcomes
 
 
@@ -260,54 +271,54 @@ def _metrics(v: Verdict, outcomes: list[EpisodeOutcome]) -> dict[str, Any]:
     return metrics
 
 
-@dataclass(frozen=True)
-class HilRun:
-    """What a HIL run gave."""
-
-    outcomes: list[EpisodeOutcome]
-    exchange_us_median: float
-    exchange_us_p99: float
-    logs: list[Path]
-
-
 def fly_hil(
     bundle: Bundle,
     settings: ValidationSettings,
     target: Target,
     *,
-    log_dir: Path,
+    log_dir: Path | None = None,
     progress: ProgressHook | None = None,
     name: str = "HIL Performance",
-) -> HilRun:
+) -> HilResult:
     """Fly the release that is installed on a target, the plant on this machine, MAVLink between them.
+
+    The episodes are the first of the simulation campaign, so that the two can be compared one by one.
 
     Raises:
         NotSupportedError: the agent flies none of the simulated aircraft.
         LinkError, TargetError: the link or the target failed; that says nothing about the agent.
     """
-    try:
-        from sim2sky.hil.hil_test import run_hil
-    except ImportError as error:
-        raise MissingExtraError(str(error.name), "sim") from error
+    from sim2sky.hil.hil_test import run_hil
+
     environment = environment_for(bundle.contract, settings.environment)
     seeds = campaign_seeds(settings.seed, settings.hil_validation_episodes)
-    successes, done = 0, 0
+    successes = 0
 
-    def told(outcome: EpisodeOutcome) -> None:
-        nonlocal successes, done
-        successes, done = successes + outcome.success, done + 1
+    def told(episode: int, outcome: EpisodeOutcome) -> None:
+        nonlocal successes
+        successes += outcome.success
         if progress is not None:
+            done = episode + 1
             progress(name, Progress(done, len(seeds), successes, clopper_pearson(successes, done)))
 
-    result = run_hil(
-        target.command("sim2sky.runtime.loop", "--bundle", "{release}/bundle"),
+    if log_dir is not None:
+        try:
+            log_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot write flight logs to {log_dir}: {error.strerror}") from error
+    tolerance = golden_tolerance(bundle, settings)
+    arguments = ("--bundle", "{release}/bundle", "--tolerance", repr(tolerance))
+    return run_hil(
+        target.command("sim2sky.runtime.main", *arguments),
         environment,
         seeds,
         link=settings.hil_link,
-        log_dir=log_dir,
+        log_dir=None if log_dir is None else log_dir.absolute(),
         progress=told,
+        agent_name=bundle.agent,
+        bundle_digest=bundle.digest,
+        environment=TARGET_ENVIRONMENT,
     )
-    return HilRun(list(result.outcomes), result.exchange_us_median, result.exchange_us_p99, list(result.logs))
 
 
 def check_hil_performance(
@@ -334,17 +345,29 @@ def check_hil_performance(
         if where is None:
             where = LocalTarget(Path(temporary) / "target")
             where.activate(bundle)
-        run = fly_hil(bundle, settings, where, log_dir=folder or Path(temporary) / "logs", progress=progress, name=name)
-    result = _judged(name, run.outcomes, settings.hil_success_threshold, settings)
-    result.metrics |= {"exchange_us_median": run.exchange_us_median, "exchange_us_p99": run.exchange_us_p99}
-    if simulated:
-        by_seed = {o.seed: o.success for o in simulated}
-        common = [o for o in run.outcomes if o.seed in by_seed]
-        result.metrics["same_outcome_as_simulation"] = (
-            f"{sum(by_seed[o.seed] == o.success for o in common)}/{len(common)}"
-        )
-    if folder is not None:
-        result.metrics["logs"] = str(folder)
+        run = fly_hil(bundle, settings, where, log_dir=folder, progress=progress, name=name)
+    return judge_hil(run, settings, simulated)
+
+
+def judge_hil(
+    run: HilResult, settings: ValidationSettings, simulated: list[EpisodeOutcome] | None = None
+) -> ValidationResult:
+    """The verdict on a HIL run, and how it compares with the simulation of the same seeds."""
+    result = _judged("HIL Performance", run.outcomes, settings.hil_success_threshold, settings)
+    result.metrics |= {
+        "exchange_us_median": run.exchange_us["median"],
+        "exchange_us_p99": run.exchange_us["p99"],
+        "retransmissions": run.retransmissions,
+    }
+    by_seed = {o.seed: o.success for o in simulated or []}
+    if common := [o for o in run.outcomes if o.seed in by_seed]:
+        same = sum(by_seed[o.seed] == o.success for o in common)
+        result.metrics["same_success_as_simulation"] = f"{same}/{len(common)}"
+    logs = [str(log) for log in (run.plant_log, run.agent_log) if log is not None]
+    if logs:
+        result.metrics["logs"] = ", ".join(logs)
+    if run.problem:
+        result.metrics["log_problem"] = run.problem
     return result
 
 
