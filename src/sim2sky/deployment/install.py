@@ -24,7 +24,7 @@ from typing import Any
 
 from sim2sky.errors import Sim2SkyError, TargetError
 
-__all__ = ["STATES", "active_release", "install", "recover", "verify_release"]
+__all__ = ["STATES", "active_release", "install", "recover", "revert", "verify_release"]
 
 STATES = ("verify", "stage", "test", "switch", "confirm", "commit")
 KEEP = 3  # releases kept for going back by hand
@@ -305,12 +305,37 @@ def _prune(root: Path, keep: set[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def revert(root: Path) -> str | None:
+    """Go back from the committed release to the one before it, because a later test refused it.
+
+    Returns:
+        The release that is active now; None where there was none before.
+
+    Raises:
+        TargetError: the folder cannot be written, or the journal is damaged.
+    """
+    with _plain_errors(root), _lock(root):
+        journal = _read_journal(root)
+        if journal is None or journal["state"] != "committed":
+            return active_release(root)
+        previous, refused = journal["previous"], journal["release"]
+        if previous is not None and not (root / "releases" / previous).is_dir():
+            previous = None
+        if previous is None:
+            _write_journal(root, state="rolled back", release=refused, previous=None)
+        else:
+            _write_journal(root, state="committed", release=previous, previous=None)
+        _point_current(root, previous)
+        return previous
+
+
 def main(argv: list[str]) -> int:
     """Command line on the target: one JSON object a line, `{"state": ...}` and at the end a result or an error."""
     parser = argparse.ArgumentParser(prog="install")
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--release", required=True)
-    parser.add_argument("--digest", required=True)
+    parser.add_argument("--release", default="")
+    parser.add_argument("--digest", default=None)
+    parser.add_argument("--revert", action="store_true")
     parser.add_argument("--samples", type=int, default=300)
     options = parser.parse_args(argv)
 
@@ -319,6 +344,9 @@ def main(argv: list[str]) -> int:
         sys.stdout.flush()
 
     try:
+        if options.revert:
+            say({"result": {"release": revert(options.root)}})
+            return 0
         result = install(
             options.root,
             options.release,

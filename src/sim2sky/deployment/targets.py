@@ -96,6 +96,20 @@ class Target(Protocol):
         """Install a bundle and make it current; the report of the test on the target. Raises TargetError."""
         ...
 
+    def stage(self, bundle: Bundle) -> str:
+        """Copy a bundle and the runtime; the release's name. Raises TargetError."""
+        ...
+
+    def finish(
+        self, release: str, digest: str, *, samples: int = 300, on_state: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
+        """Verify, test, switch to and commit a staged release; the report of the test. Raises TargetError."""
+        ...
+
+    def revert(self) -> str | None:
+        """Make the release before the current one active again; its name. Raises TargetError."""
+        ...
+
     def active(self) -> str | None:
         """Name of the committed release."""
         ...
@@ -360,6 +374,12 @@ class LocalTarget:
         command += ["--root", str(self.root), "--release", release, "--digest", digest, "--samples", str(samples)]
         done = self.run(command, timeout_s=180.0)
         return self._parse(done, on_state)
+
+    def revert(self) -> str | None:
+        """As `Target.revert`."""
+        arguments = ("--root", str(self.root), "--revert")
+        done = self.run(self.command("sim2sky.deployment.install", *arguments))
+        return self._parse(done, None)["release"]
 
     def _runtime_of(self, release: str) -> Path:
         for folder in ("incoming", "releases"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.agent.contract import Contract
@@ -21,7 +24,15 @@ from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.safety import Mode, SafetyMonitor
 from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
 
-__all__ = ["FlightJob", "Flyer", "environment_for", "is_flyable", "monitor_for", "why_not_flyable"]
+__all__ = [
+    "FlightJob",
+    "Flyer",
+    "collect_observations",
+    "environment_for",
+    "is_flyable",
+    "monitor_for",
+    "why_not_flyable",
+]
 
 
 def why_not_flyable(contract: Contract) -> str:
@@ -135,16 +146,45 @@ class Flyer:
         self._agent = FlightAgent(bundle.contract, load_backend(bundle, job.fmt or None), monitor)
         self._vehicle = SimVehicle(job.environment)
         self._interventions = 0
+        self._on_observation: Callable[[NDArray[np.float32]], None] | None = None
+        self.input_key = bundle.contract.inputs[0].key
 
     def _pilot(self, sample: Sample, setpoint: Setpoint, now_ns: int) -> Command:
         tick = self._agent.tick(sample, setpoint, now_ns)
         if tick.trips or tick.guard != Mode.POLICY:
             self._interventions += 1
+        if self._on_observation is not None:
+            self._on_observation(tick.observation)
         return tick.command
 
-    def fly(self, seed: int) -> EpisodeOutcome:
-        """One episode from its seed."""
+    def fly(self, seed: int, on_observation: Callable[[NDArray[np.float32]], None] | None = None) -> EpisodeOutcome:
+        """One episode from its seed; `on_observation` gets every observation of the policy."""
+        self._on_observation = on_observation
         self._agent.reset()
         self._interventions = 0
         outcome = fly_episode(self._vehicle, self._pilot, seed)
         return replace(outcome, interventions=self._interventions)
+
+
+def collect_observations(job: FlightJob, seeds: Sequence[int], *, every: int = 1) -> dict[str, NDArray[np.float32]]:
+    """Observations that occur in flight, for golden vectors, calibration and distillation.
+
+    Args:
+        job: what flies.
+        seeds: of the episodes.
+        every: keep every so many-th tick; recurrent policies need all.
+
+    Returns:
+        `observation` (n, size) and `episode_start` (n,), in order; rows that are not finite are left out.
+    """
+    flyer = Flyer(job)
+    rows: list[NDArray[np.float32]] = []
+    starts: list[bool] = []
+    for seed in seeds:
+        seen: list[NDArray[np.float32]] = []
+        flyer.fly(seed, seen.append)
+        kept = [row for row in seen[::every] if np.isfinite(row).all()]
+        rows += kept
+        starts += [i == 0 for i in range(len(kept))]
+    key = flyer.input_key
+    return {key: np.stack(rows), "episode_start": np.array(starts, np.float32)}
