@@ -375,7 +375,9 @@ def _emit_lstm(g: _Graph, layer: Lstm, x: str) -> str:
     new: tuple[list[str], list[str]] = ([], [])
     for index in range(n):
         hidden, cell = (
-            g.op("Reshape", s, row) if n == 1 else g.op("Gather", s, g.constant(f"index{index}", np.array(index)), axis=0)
+            g.op("Reshape", s, row)
+            if n == 1
+            else g.op("Gather", s, g.constant(f"index{index}", np.array(index)), axis=0)
             for s in state
         )
         weight = np.concatenate([layer.weight_ih[index], layer.weight_hh[index]], axis=1)[order]

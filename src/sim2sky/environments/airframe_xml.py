@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-
 from sim2sky.environments.airframes import AIRFRAMES, Airframe, stall_alpha_rad, stall_drag
 
 __all__ = ["AIRCRAFT_PATH", "POINT_MASS_ARM_M", "airframe_xml", "write_all"]
@@ -90,7 +89,11 @@ def _lookup(name: str, independent: str, grid: list[float], values: list[float])
 
 def _actuator(surface: str, limit: float) -> str:
     """Command through trim sum, gain to radians, lag, rate limit, travel limit and failure switch."""
-    trim = {"elevator": "fcs/pitch-trim-cmd-norm", "aileron": "fcs/roll-trim-cmd-norm", "rudder": "fcs/yaw-trim-cmd-norm"}
+    trim = {
+        "elevator": "fcs/pitch-trim-cmd-norm",
+        "aileron": "fcs/roll-trim-cmd-norm",
+        "rudder": "fcs/yaw-trim-cmd-norm",
+    }
     position = {"elevator": "fcs/elevator-pos-rad", "aileron": "fcs/aileron-pos-rad", "rudder": "fcs/rudder-pos-rad"}
     return f"""    <summer name="fcs/{surface}-sum-norm">
       <input>fcs/{surface}-cmd-norm</input>
@@ -118,24 +121,43 @@ def airframe_xml(a: Airframe) -> str:
     induced = 1.0 / (math.pi * a.oswald * aspect_ratio)
     speeds = list(range(0, 41, 2)) if a.max_airspeed_mps <= 35.0 else list(range(0, 51, 2))
     thrust_rows = "\n".join(
-        "            "
-        + " ".join([_number(d), *(_number(a.thrust_n(d, float(v)) * N_TO_LBF) for v in speeds)])
+        "            " + " ".join([_number(d), *(_number(a.thrust_n(d, float(v)) * N_TO_LBF) for v in speeds)])
         for d in _THROTTLE_GRID
     )
     thrust_columns = "            " + " ".join(_number(v / 0.3048) for v in speeds)
     coefficients = "\n".join(
-        f'    <property value="{_number(value)}">{_coefficient(name)}</property>' for name, value in a.coefficients.items()
+        f'    <property value="{_number(value)}">{_coefficient(name)}</property>'
+        for name, value in a.coefficients.items()
     )
     arm_in = POINT_MASS_ARM_M / 0.0254
-    places = [(0, 0, 0), (arm_in, 0, 0), (-arm_in, 0, 0), (0, arm_in, 0), (0, -arm_in, 0), (0, 0, arm_in), (0, 0, -arm_in)]
+    places = [
+        (0, 0, 0),
+        (arm_in, 0, 0),
+        (-arm_in, 0, 0),
+        (0, arm_in, 0),
+        (0, -arm_in, 0),
+        (0, 0, arm_in),
+        (0, 0, -arm_in),
+    ]
     point_masses = "\n".join(
         f'    <pointmass name="p{i}"><weight unit="LBS">0</weight><location name="POINTMASS" unit="IN">'
         f"<x>{_number(x)}</x><y>{_number(y)}</y><z>{_number(z)}</z></location></pointmass>"
         for i, (x, y, z) in enumerate(places)
     )
     c = _coefficient
-    bi, ci, da, de, dr = "aero/bi2vel", "aero/ci2vel", "fcs/aileron-pos-rad", "fcs/elevator-pos-rad", "fcs/rudder-pos-rad"
-    p, q, r, beta = "velocities/p-aero-rad_sec", "velocities/q-aero-rad_sec", "velocities/r-aero-rad_sec", "aero/beta-rad"
+    bi, ci, da, de, dr = (
+        "aero/bi2vel",
+        "aero/ci2vel",
+        "fcs/aileron-pos-rad",
+        "fcs/elevator-pos-rad",
+        "fcs/rudder-pos-rad",
+    )
+    p, q, r, beta = (
+        "velocities/p-aero-rad_sec",
+        "velocities/q-aero-rad_sec",
+        "velocities/r-aero-rad_sec",
+        "aero/beta-rad",
+    )
     lift = _sum_function(
         "aero/CL",
         [(c("CLa"), "aero/alpha-effective-rad"), (c("CLq"), ci, q), (c("CLde"), de)],

@@ -85,6 +85,7 @@ _AEROSONDE = {
     "Cnb": 0.073, "Cnp": -0.069, "Cnr": -0.095, "Cnda": -0.011, "Cndr": -0.069,
 }  # fmt: skip
 
+
 def _largest_root(function: Callable[[NDArray[np.float64]], NDArray[np.float64]], low: float, high: float) -> float:
     """The largest sign change of `function` on a fine grid, refined linearly; `low` where there is none."""
     grid = np.linspace(low, high, 20001)

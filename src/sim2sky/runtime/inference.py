@@ -108,9 +108,7 @@ class OnnxBackend:
         self._bindings = [self._bind(state, front, back), self._bind(state, back, front)]
         self._turn = 0
 
-    def _bind(
-        self, state: list[tuple[str, str]], read: list[NDArray[Any]], write: list[NDArray[Any]]
-    ) -> ort.IOBinding:
+    def _bind(self, state: list[tuple[str, str]], read: list[NDArray[Any]], write: list[NDArray[Any]]) -> ort.IOBinding:
         binding = self._session.io_binding()
 
         def attach(bind: Callable[..., None], name: str, array: NDArray[Any]) -> None:
@@ -196,7 +194,7 @@ class TorchScriptBackend:
             else:
                 action, self._state = self._module(taken, self._state, self._start)
                 self._start = torch.zeros(1)
-        return np.asarray(action[0].numpy()).copy()
+        return np.array(action[0].numpy())
 
     def reset(self) -> None:
         """See `Backend`."""

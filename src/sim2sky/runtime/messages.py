@@ -305,7 +305,7 @@ def attitude_target(request: Any) -> Any:
 
 
 def decode_command_setpoint(message: Any) -> dict[str, float] | None:
-    """Fields of `Setpoint` that a COMMAND_LONG or SET_ATTITUDE_TARGET sets; None where it sets none or is not finite."""
+    """Fields of `Setpoint` that a COMMAND_LONG or SET_ATTITUDE_TARGET sets; None where none, or not finite."""
     values: dict[str, float]
     if message.get_msgId() == mavlink.MAVLINK_MSG_ID_SET_ATTITUDE_TARGET:
         roll, pitch, _ = quaternion_to_euler(message.q)
