@@ -1,7 +1,8 @@
 """The airframes: published coefficients, propulsion, actuators, limits. The JSBSim XML is generated from these tables.
 
-Sources: Ultra Stick 25e: UAV Laboratories, University of Minnesota, OpenFlight `UltraStick25e_config.m` (MIT; wind tunnel
-2011). Aerosonde: Beard & McLain, *Small Unmanned Aircraft*, the newer simulation table. Values marked "assumed" are ours.
+Sources: Ultra Stick 25e: UAV Laboratories, University of Minnesota, OpenFlight `UltraStick25e_config.m` (MIT; wind
+tunnel 2011). Aerosonde: Beard & McLain, *Small Unmanned Aircraft*, the newer simulation table. What is marked "assumed"
+is ours.
 Imports numpy only.
 """
 
@@ -29,7 +30,7 @@ class Airframe:
     """One small fixed-wing aircraft. SI units; coefficients per radian, rates scaled b/2V and c/2V.
 
     Attributes:
-        coefficients: aerodynamic derivatives by name (`CLa` = lift due to angle of attack, `Clda` = roll due to aileron).
+        coefficients: aerodynamic derivatives by name (`CLa`: lift due to angle of attack, `Clda`: roll due to aileron).
         thrust_n: steady thrust in newton as a function of throttle (0..1) and airspeed in m/s.
         actuator_bandwidth_radps: 1 / time constant of the first-order surface actuator.
         trim: command that holds level flight at `cruise_airspeed_mps` (found by `plant.find_trim`, pinned by a test).

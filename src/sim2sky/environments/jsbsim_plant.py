@@ -71,6 +71,9 @@ class JsbsimPlant:
     Args:
         airframe: which.
         physics_hz: integration rate.
+
+    Attributes:
+        beta_rad: function giving the true sideslip; there after the first `reset`.
     """
 
     def __init__(self, airframe: Airframe, physics_hz: float) -> None:
@@ -148,7 +151,7 @@ class JsbsimPlant:
         self._north = node("position/from-start-neu-n-ft").get_double_value
         self._east = node("position/from-start-neu-e-ft").get_double_value
         self._uvw = [node(f"velocities/{axis}-fps").get_double_value for axis in "uvw"]
-        self._beta = node("aero/beta-rad").get_double_value
+        self.beta_rad = node("aero/beta-rad").get_double_value
         self._time = node("simulation/sim-time-sec").get_double_value
 
     def _set_parameters(self, parameters: PlantParameters) -> None:
@@ -207,11 +210,6 @@ class JsbsimPlant:
         for _ in range(steps):
             run()
 
-    @property
-    def beta_rad(self) -> float:
-        """True sideslip."""
-        return self._beta()
-
     def sample(self, time_ns: int) -> Sample:
         """The true state as a `Sample`."""
         return Sample(
@@ -230,7 +228,7 @@ class JsbsimPlant:
         )
 
     def state_row(self) -> tuple[float, ...]:
-        """The 16 columns of the flight log: time, NED position, body velocity, Euler angles, rates, airspeed, altitude."""
+        """The flight log's 16 columns: time, NED position, body velocity, Euler angles, rates, airspeed, altitude."""
         u, v, w = (get() * FT for get in self._uvw)
         altitude = self._h() * FT
         return (
