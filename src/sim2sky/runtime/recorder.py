@@ -6,6 +6,7 @@ The loop pays for a few array assignments per tick. A recorder that cannot write
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Recorder:
         setpoint: Setpoint,
         tick: Tick,
         timing_ns: tuple[int, int, int] = (0, 0, 0),
-        reward: float = 0.0,
+        reward: float | None = None,
     ) -> None:
         """Add a tick of the open episode.
 
@@ -119,7 +120,7 @@ class Recorder:
         )  # fmt: skip
         b["timing"][i] = timing_ns
         b["guard"][i] = (tick.guard, tick.trips)
-        self._rewards[i] = reward
+        self._rewards[i] = math.nan if reward is None else reward
         self._count = i + 1
 
     def end(self, *, success: bool, termination: str, **extra: str | float | int | bool) -> None:
@@ -132,9 +133,10 @@ class Recorder:
         n = self._count
         arrays = {name: buffer[:n] for name, buffer in self._buffers.items()}
         arrays["time_s"] = arrays["states"][:, COLUMNS["states"].index("time")]
-        arrays["rewards"] = self._rewards[:n]
+        total = float(self._rewards[:n].sum())
+        if not math.isnan(total):
+            arrays["rewards"] = self._rewards[:n]
         try:
-            total = float(self._rewards[:n].sum())
             self._writer.write(EpisodeData(arrays, success, termination, self._seed, total, extra=extra))
         except FlightLogError as error:
             self.problem = error.message
