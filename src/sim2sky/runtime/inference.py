@@ -108,9 +108,7 @@ class OnnxBackend:
         self._bindings = [self._bind(state, front, back), self._bind(state, back, front)]
         self._turn = 0
 
-    def _bind(
-        self, state: list[tuple[str, str]], read: list[NDArray[Any]], write: list[NDArray[Any]]
-    ) -> ort.IOBinding:
+    def _bind(self, state: list[tuple[str, str]], read: list[NDArray[Any]], write: list[NDArray[Any]]) -> ort.IOBinding:
         binding = self._session.io_binding()
 
         def attach(bind: Callable[..., None], name: str, array: NDArray[Any]) -> None:
@@ -187,16 +185,17 @@ class TorchScriptBackend:
     def __call__(self, observation: Observation) -> NDArray[Any]:
         """See `Backend`."""
         torch = self._torch
-        values = {self._keys[0]: observation} if isinstance(observation, np.ndarray) else observation
-        rows = {k: torch.from_numpy(np.array(values[k], np.float32, copy=True).reshape(1, -1)) for k in self._keys}
-        taken = rows if len(self._keys) > 1 else rows[self._keys[0]]
+        single = isinstance(observation, np.ndarray)
+        values: Mapping[str, Any] = {self._keys[0]: observation} if single else dict(observation)
+        rows = {k: torch.tensor(np.asarray(values[k], np.float32)).reshape(1, -1) for k in self._keys}
+        taken = rows if len(rows) > 1 else next(iter(rows.values()))
         with torch.inference_mode():
             if self._shape is None:
                 action = self._module(taken)
             else:
                 action, self._state = self._module(taken, self._state, self._start)
                 self._start = torch.zeros(1)
-        return np.asarray(action[0].numpy()).copy()
+        return np.array(action[0])
 
     def reset(self) -> None:
         """See `Backend`."""

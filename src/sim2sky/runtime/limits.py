@@ -86,7 +86,7 @@ class SafetyLimits:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"safety limit '{name}' must be above 0, got {getattr(self, name)}")
         rules = (
-            (0.0 <= self.throttle_min < self.throttle_max <= 1.0, "throttle_min and throttle_max must be 0 <= min < max <= 1"),
+            (0.0 <= self.throttle_min < self.throttle_max <= 1.0, "0 <= throttle_min < throttle_max <= 1 must hold"),
             (self.roll_max <= 180 and self.pitch_max <= 90, "roll_max is at most 180 and pitch_max at most 90 degrees"),
             (-90 <= self.pitch_min < 0, "pitch_min must be in [-90, 0) degrees"),
             (self.blind_data_ms >= self.stale_data_ms, "blind_data_ms must not be below stale_data_ms"),

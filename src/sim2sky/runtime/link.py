@@ -16,10 +16,10 @@ from typing import Any, Protocol, Self
 
 os.environ.setdefault("MAVLINK20", "1")
 
-from pymavlink.dialects.v20 import common as mavlink  # noqa: E402
+from pymavlink.dialects.v20 import common as mavlink
 
-from sim2sky.errors import ConfigError, LinkError  # noqa: E402
-from sim2sky.runtime.clock import Clock, RealClock  # noqa: E402
+from sim2sky.errors import ConfigError, LinkError
+from sim2sky.runtime.clock import Clock, RealClock
 
 __all__ = ["Address", "Link", "LinkStatistics", "MavlinkLink", "mavlink", "open_link", "parse_address"]
 

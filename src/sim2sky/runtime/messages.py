@@ -17,11 +17,15 @@ from sim2sky.runtime.state import Command, Sample, Setpoint
 
 __all__ = [
     "AGENT",
+    "ATTITUDE_RECEIPT",
+    "EPISODE_END",
+    "EPISODE_START",
     "HOME",
     "PLANT",
     "Geodetic",
     "actuator_controls",
     "attitude_target",
+    "autopilot_version",
     "command_from",
     "command_long",
     "decode_command_setpoint",
@@ -32,9 +36,12 @@ __all__ = [
     "hil_state",
     "mode_from",
     "quaternion_to_euler",
+    "receipt_of",
     "sample_from",
     "seed_from",
     "setpoint_messages",
+    "setpoint_parts",
+    "versions_from",
 ]
 
 PLANT = (1, mavlink.MAV_COMP_ID_AUTOPILOT1)
@@ -45,6 +52,7 @@ EPISODE_END = mavlink.MAV_CMD_USER_2
 SPEED = mavlink.MAV_CMD_DO_CHANGE_SPEED
 ALTITUDE = mavlink.MAV_CMD_DO_CHANGE_ALTITUDE
 HEADING = mavlink.MAV_CMD_GUIDED_CHANGE_HEADING
+ATTITUDE_RECEIPT = -mavlink.MAVLINK_MSG_ID_ATTITUDE_TARGET  # no command has a negative number
 LOCKSTEP_FLAG = 1  # HIL_ACTUATOR_CONTROLS.flags, bit 0: simulation using lockstep
 
 _ARMED = mavlink.MAV_MODE_FLAG_SAFETY_ARMED | mavlink.MAV_MODE_FLAG_HIL_ENABLED
@@ -112,7 +120,7 @@ def euler_to_quaternion(roll: float, pitch: float, yaw: float) -> list[float]:
 
 
 def quaternion_to_euler(q: list[float]) -> tuple[float, float, float]:
-    """Inverse of `euler_to_quaternion`: roll and yaw in [-pi, pi], pitch in [-pi/2, pi/2]. NaN where q is no rotation."""
+    """Inverse of `euler_to_quaternion`: roll, yaw in [-pi, pi], pitch in [-pi/2, pi/2]; NaN where q is no rotation."""
     w, x, y, z = q
     norm = math.sqrt(w * w + x * x + y * y + z * z)
     if not (math.isfinite(norm) and norm > 0.5):
@@ -273,17 +281,18 @@ def command_long(command: int, *parameters: float, confirmation: int = 0) -> Any
     return mavlink.MAVLink_command_long_message(*AGENT, command, confirmation, *values)
 
 
-def setpoint_messages(setpoint: Setpoint, time_boot_ms: int) -> list[Any]:
-    """The whole setpoint: airspeed, altitude above home, heading as commands; attitude and rates as an attitude target.
+def setpoint_messages(setpoint: Setpoint, time_boot_ms: int) -> dict[int, Any]:
+    """The whole setpoint, by the number that its receipt carries.
 
-    The commands are answered by COMMAND_ACK, the target by an ATTITUDE_TARGET of the same time.
+    Airspeed, altitude above home and heading are commands, answered by COMMAND_ACK; attitude and rates are one attitude
+    target, answered by ATTITUDE_TARGET.
     """
     s = setpoint
-    return [
-        command_long(SPEED, mavlink.SPEED_TYPE_AIRSPEED, s.airspeed_mps, -1.0),
-        command_long(ALTITUDE, s.altitude_m, mavlink.MAV_FRAME_GLOBAL_RELATIVE_ALT),
-        command_long(HEADING, mavlink.HEADING_TYPE_HEADING, math.degrees(s.heading_rad)),
-        mavlink.MAVLink_set_attitude_target_message(
+    return {
+        SPEED: command_long(SPEED, mavlink.SPEED_TYPE_AIRSPEED, s.airspeed_mps, -1.0),
+        ALTITUDE: command_long(ALTITUDE, s.altitude_m, mavlink.MAV_FRAME_GLOBAL_RELATIVE_ALT),
+        HEADING: command_long(HEADING, mavlink.HEADING_TYPE_HEADING, math.degrees(s.heading_rad)),
+        ATTITUDE_RECEIPT: mavlink.MAVLink_set_attitude_target_message(
             time_boot_ms,
             *AGENT,
             mavlink.ATTITUDE_TARGET_TYPEMASK_THROTTLE_IGNORE,
@@ -293,7 +302,26 @@ def setpoint_messages(setpoint: Setpoint, time_boot_ms: int) -> list[Any]:
             s.r_radps,
             0.0,
         ),
-    ]
+    }
+
+
+def setpoint_parts(setpoint: Setpoint) -> dict[int, tuple[float, ...]]:
+    """The values behind each of `setpoint_messages`, to see which of them changed."""
+    s = setpoint
+    return {
+        SPEED: (s.airspeed_mps,),
+        ALTITUDE: (s.altitude_m,),
+        HEADING: (s.heading_rad,),
+        ATTITUDE_RECEIPT: (s.roll_rad, s.pitch_rad, s.p_radps, s.q_radps, s.r_radps),
+    }
+
+
+def receipt_of(message: Any) -> int | None:
+    """Which of `setpoint_messages` or which command a message from the agent acknowledges; None where it does not."""
+    number = message.get_msgId()
+    if number == mavlink.MAVLINK_MSG_ID_COMMAND_ACK and message.result == mavlink.MAV_RESULT_ACCEPTED:
+        return int(message.command)
+    return ATTITUDE_RECEIPT if number == mavlink.MAVLINK_MSG_ID_ATTITUDE_TARGET else None
 
 
 def attitude_target(request: Any) -> Any:
@@ -305,7 +333,7 @@ def attitude_target(request: Any) -> Any:
 
 
 def decode_command_setpoint(message: Any) -> dict[str, float] | None:
-    """Fields of `Setpoint` that a COMMAND_LONG or SET_ATTITUDE_TARGET sets; None where it sets none or is not finite."""
+    """Fields of `Setpoint` that a COMMAND_LONG or SET_ATTITUDE_TARGET sets; None where none, or not finite."""
     values: dict[str, float]
     if message.get_msgId() == mavlink.MAVLINK_MSG_ID_SET_ATTITUDE_TARGET:
         roll, pitch, _ = quaternion_to_euler(message.q)
@@ -327,10 +355,13 @@ def decode_command_setpoint(message: Any) -> dict[str, float] | None:
     return values if all(map(math.isfinite, values.values())) else None
 
 
-def episode_start(episode: int, seed: int) -> Any:
-    """Command: a new episode begins; reset. The seed travels in four parts of 16 bits, exact in float32."""
+def episode_start(episode: int, seed: int, rate_hz: float) -> Any:
+    """Command: a new episode begins at this control rate; reset.
+
+    The seed travels in four parts of 16 bits, exact in float32; it only labels the agent's log.
+    """
     parts = [float(seed >> shift & 0xFFFF) for shift in (0, 16, 32, 48)]
-    return command_long(EPISODE_START, float(episode), *parts)
+    return command_long(EPISODE_START, float(episode), *parts, rate_hz)
 
 
 def seed_from(message: Any) -> int:
@@ -346,3 +377,17 @@ def episode_end(episode: int, *, success: bool, termination: str) -> list[Any]:
         mavlink.MAVLink_statustext_message(mavlink.MAV_SEVERITY_INFO, text),
         command_long(EPISODE_END, float(episode), 1.0 if success else 0.0),
     ]
+
+
+def autopilot_version(bundle_digest: str, contract_hash: str) -> Any:
+    """AUTOPILOT_VERSION with the first 8 bytes of bundle digest and contract hash as custom versions."""
+    flight, middleware = (list(bytes.fromhex(text[:16].ljust(16, "0"))) for text in (bundle_digest, contract_hash))
+    capabilities = mavlink.MAV_PROTOCOL_CAPABILITY_MAVLINK2 | mavlink.MAV_PROTOCOL_CAPABILITY_SET_ATTITUDE_TARGET
+    return mavlink.MAVLink_autopilot_version_message(
+        capabilities, 0, 0, 0, 0, flight, middleware, [0] * 8, 0, 0, int(bundle_digest[:16] or "0", 16)
+    )
+
+
+def versions_from(message: Any) -> tuple[str, str]:
+    """First 16 hex digits of bundle digest and contract hash in an AUTOPILOT_VERSION."""
+    return bytes(message.flight_custom_version).hex(), bytes(message.middleware_custom_version).hex()

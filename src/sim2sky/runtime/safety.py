@@ -103,7 +103,7 @@ class SafetyMonitor:
         fallback: FallbackLaw,
         dt_s: float,
         *,
-        surface_limit_rad: tuple[float, float, float] = (math.radians(25.0),) * 3,
+        surface_limit_rad: tuple[float, float, float],
         trim: Command = NEUTRAL,
     ) -> None:
         if not (math.isfinite(dt_s) and dt_s > 0):
