@@ -121,3 +121,44 @@ def flying_bundle(out: Path, *, scale: float = 1.0, agent: str = "linear", seed:
     return write_bundle(
         out, agent=agent, contract=spec, formats={"onnx": "policy.onnx"}, active="onnx", files=files, profile="local"
     )
+
+
+def linear_agent(folder: Path, *, scale: float = 1.0) -> Path:
+    """The linear law as a real Stable-Baselines3 PPO zip, with its contract beside it."""
+    import gymnasium
+    import torch
+    from stable_baselines3 import PPO
+
+    from sim2sky.agent.contract import canonical_json
+    from sim2sky.config import EnvironmentSettings
+    from sim2sky.environments.tasks import make_contract
+
+    spec = make_contract(EnvironmentSettings())
+    signals = spec.inputs[0].signals
+    box = gymnasium.spaces.Box(
+        np.array([s.low for s in signals], np.float32), np.array([s.high for s in signals], np.float32)
+    )
+
+    class Spaces(gymnasium.Env):  # type: ignore[type-arg]
+        observation_space = box
+        action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+        def reset(self, **_: object) -> tuple[np.ndarray, dict[str, object]]:  # type: ignore[override]
+            return np.zeros(box.shape, np.float32), {}
+
+        def step(self, _: object) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
+            return np.zeros(box.shape, np.float32), 0.0, True, False, {}
+
+    model = PPO("MlpPolicy", Spaces(), policy_kwargs={"net_arch": []}, n_steps=8, batch_size=8, seed=0, device="cpu")
+    names = [s.name for s in signals]
+    weight = torch.zeros(4, len(names))
+    for row, gains in enumerate(GAINS.values()):
+        for name, gain in gains.items():
+            weight[row, names.index(name)] = gain * scale
+    with torch.no_grad():
+        model.policy.action_net.weight.copy_(weight)
+        model.policy.action_net.bias.zero_()
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(folder / "model.zip")
+    (folder / "contract.json").write_bytes(canonical_json(spec.to_json()))
+    return folder / "model.zip"
