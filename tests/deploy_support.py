@@ -92,11 +92,11 @@ GAINS: dict[str, dict[str, float]] = {
 
 def flying_bundle(out: Path, *, scale: float = 1.0, agent: str = "linear", seed: int = 0) -> Bundle:
     """A bundle of the linear law for the Ultra Stick, with safety limits; `scale` makes it worse."""
+    from sim2sky.agent.contract import canonical_json
     from sim2sky.config import EnvironmentSettings
     from sim2sky.config.safety import SafetySettings, resolve_safety
     from sim2sky.environments.airframes import AIRFRAMES
     from sim2sky.environments.tasks import make_contract
-    from sim2sky.agent.contract import canonical_json
 
     spec = make_contract(EnvironmentSettings())
     names = [s.name for s in spec.inputs[0].signals]

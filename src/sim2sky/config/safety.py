@@ -1,4 +1,4 @@
-"""Safety limits as written in YAML. Values are deliberately not limited here: the safety check judges them, not the loader."""
+"""Safety limits as written in YAML. Values are not limited here: the safety check judges them, not the loader."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from sim2sky.agent.golden import golden_to_bytes, make_golden
 from sim2sky.agent.layers import network_to_bytes
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes, resolve_versions
 from sim2sky.deployment.verification import TOLERANCE, verify_onnx
-from sim2sky.errors import AgentError, ConfigError, MissingExtraError, NotSupportedError
+from sim2sky.errors import ConfigError, MissingExtraError, NotSupportedError
 
-__all__ = ["FORMATS", "Exported", "export_bundle", "rebundle", "require_normaliser", "require_profile"]
+__all__ = ["FORMATS", "Exported", "export_bundle", "rebundle", "require_profile"]
 
 FORMATS = ("onnx", "torchscript")
 POLICY_ONNX = "policy.onnx"
@@ -31,12 +31,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Rollout = Callable[[Bundle], Mapping[str, NDArray[Any]] | None]
 
-# `normalize: true` of a resolved configuration, or the pair in the ordered list that rl-baselines3-zoo writes.
-_NORMALISED = re.compile(
-    r"^[ \t]*normali[sz]e:[ \t]*(?!false\b|null\b|~|\n|$)\S|^[ \t]*- - normali[sz]e\n[ \t]*- (?!false\b|null\b)\S",
-    re.MULTILINE | re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -45,29 +39,6 @@ class Exported:
     bundle: Bundle
     errors: Mapping[str, float]
     algorithm: str
-
-
-def require_normaliser(model_path: Path, vecnormalize: Path | None) -> None:
-    """Refuse an agent whose training run normalised its observations when nobody supplies the normaliser.
-
-    Raises:
-        AgentError: a configuration beside the zip says so, and there is no normaliser.
-    """
-    from sim2sky.agent.sb3_archive import find_vecnormalize
-
-    if vecnormalize is not None or find_vecnormalize(model_path) is not None:
-        return
-    folder = model_path.parent
-    for path in (folder / "config.yaml", folder / "config.yml", *sorted(folder.glob("*/config.yml"))):
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        if _NORMALISED.search(text):
-            raise AgentError(
-                f"{path} says that this agent was trained on normalised observations, but there is no normaliser",
-                hint=f"put vecnormalize.pkl beside {model_path.name}, or give --vecnormalize FILE",
-            )
 
 
 def require_profile(platform: str, opset_version: int | None) -> tuple[int, int]:
@@ -125,14 +96,14 @@ def export_bundle(
     """
     if not NAME.fullmatch(agent_name):
         raise ConfigError(f"agent name {agent_name!r} is not made of letters, digits, '.', '_' and '-'")
-    if not formats or (unknown := [f for f in formats if f not in FORMATS]):
-        raise ConfigError(f"unknown format '{unknown[0] if formats else ''}'", hint=f"choose of {', '.join(FORMATS)}")
+    unknown = [f for f in formats if f not in FORMATS] if formats else [""]
+    if unknown:
+        raise ConfigError(f"unknown format '{unknown[0]}'", hint=f"choose of {', '.join(FORMATS)}")
     opset, ir_version = require_profile(profile, opset_version)
     try:
         from sim2sky.agent.sb3 import load
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
-    require_normaliser(model_path, vecnormalize)
     agent = load(model_path, vecnormalize=vecnormalize, contract=contract)
     limits = safety(agent.contract.vehicle) if safety is not None else None
     files: dict[str, bytes] = {"network.npz": network_to_bytes(agent.network)}

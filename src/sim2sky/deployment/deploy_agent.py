@@ -10,22 +10,22 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sim2sky.agent.bundle import Bundle, open_bundle
-from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.loader import dump_yaml
 from sim2sky.config.safety import resolve_safety
-from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.bundling import NAME, export_bundle, require_normaliser, require_profile
+from sim2sky.deployment.bundling import NAME, export_bundle, require_profile
+from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
+from sim2sky.deployment.local_target import runtime_files
 from sim2sky.deployment.pipeline_state import PipelineState, content_hash
-from sim2sky.deployment.targets import Target, open_target, runtime_files
-from sim2sky.errors import AgentError, BundleError, ConfigError, Sim2SkyError
-from sim2sky.validation.checks import ProgressHook, ValidationResult, fly_hil, judge_hil
+from sim2sky.deployment.targets import Target, open_target, test_on_target
+from sim2sky.errors import AgentError, BundleError, ConfigError, MissingExtraError, Sim2SkyError
+from sim2sky.validation.checks import ProgressHook, ValidationResult
 from sim2sky.validation.deployment_validator import CHECKS, DeploymentValidator, overall, report_json, report_text
 from sim2sky.validation.flying_export import optimise_bundle, rollout_of, safety_of
+from sim2sky.validation.hil_check import fly_hil, judge_hil
 from sim2sky.validation.statistics import Outcome
 
 __all__ = ["STEPS", "DeployPlan", "DeployResult", "deploy"]
@@ -49,69 +49,6 @@ NEXT_STEPS = (
 
 def _ignore(_: str) -> None:
     """The default listener."""
-
-
-@dataclass(frozen=True)
-class DeployPlan:
-    """What to deploy where.
-
-    Attributes:
-        name: the agent's name.
-        model_path: its zip.
-        target: `local:FOLDER`; empty for the folder `target` inside `output`.
-        output: where bundle, report, logs and the record of finished steps go.
-        settings, validation: the configuration.
-        vecnormalize, contract: files beside the zip are found by themselves.
-        cluster: `dask://host:port` for the simulation campaign.
-        fresh: do every step again.
-    """
-
-    name: str
-    model_path: Path
-    output: Path
-    settings: DeploymentSettings
-    validation: ValidationSettings
-    target: str = ""
-    vecnormalize: Path | None = None
-    contract: Path | None = None
-    cluster: str | None = None
-    fresh: bool = False
-
-    @property
-    def target_name(self) -> str:
-        """The target as `open_target` takes it."""
-        return self.target or f"local:{self.output / 'target'}"
-
-
-@dataclass(frozen=True)
-class DeployResult:
-    """How a deployment ended.
-
-    Attributes:
-        outcome: `pass` only after all six steps.
-        step: number of the last step that was done or begun.
-        results: all checks that were made.
-        bundle: what was installed.
-        written: everything that lies on disk now.
-    """
-
-    outcome: Outcome
-    step: int
-    results: list[ValidationResult]
-    bundle: Path | None
-    target: str
-    written: list[Path] = field(default_factory=list[Path])
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON-compatible mapping."""
-        return {
-            "verdict": self.outcome,
-            "step": self.step,
-            "checks": [r.to_json() for r in self.results],
-            "bundle": str(self.bundle) if self.bundle else None,
-            "target": self.target,
-            "written": [str(p) for p in self.written],
-        }
 
 
 def deploy(
@@ -233,16 +170,20 @@ class _Run:
     # Step 1 ----------------------------------------------------------------------------------------------------------
 
     def export(self) -> Bundle:
+        try:
+            from sim2sky.agent.sb3_archive import find_vecnormalize
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch", "train") from error
         plan, settings = self.plan, self.plan.settings
         limits = resolve_safety(self.validation.safety).values
+        normaliser = plan.vecnormalize or find_vecnormalize(plan.model_path)
         inputs = [_bytes_of(plan.model_path, "agent"), plan.name, settings.model_export.model_dump()]
         inputs += [settings.target.platform, limits, self.validation.environment.model_dump(mode="json"), _code()]
-        for given, beside in ((plan.vecnormalize, "vecnormalize.pkl"), (plan.contract, "contract.json")):
-            path = given or plan.model_path.with_name(beside)
-            inputs.append(path.read_bytes() if path.is_file() else (_bytes_of(given, "file") if given else b""))
+        contract = plan.contract or plan.model_path.with_name("contract.json")
+        inputs.append(_bytes_of(normaliser, "normaliser") if normaliser is not None else b"")
+        inputs.append(_bytes_of(contract, "contract") if plan.contract or contract.is_file() else b"")
         key = content_hash(*inputs)
         out = plan.output / "export"
-        require_normaliser(plan.model_path, plan.vecnormalize)
         if (bundle := self.kept("export", key)) is not None:
             return bundle
         fmt = settings.model_export.format
@@ -277,7 +218,8 @@ class _Run:
             self.state.forget(step)
             return None
         self.note(f"unchanged since the last run, kept (bundle {bundle.digest[:12]})")
-        self.written.append(bundle.path)
+        if bundle.path not in self.written:
+            self.written.append(bundle.path)
         return bundle
 
     # Step 2 ----------------------------------------------------------------------------------------------------------
@@ -342,10 +284,15 @@ class _Run:
 
     def install(self, bundle: Bundle, release: str | None) -> None:
         key = content_hash(bundle.digest, self.target.name, _code())
-        if release is None and (known := self.known("install", key)) is not None:
-            report = known
+        if release is None:
+            try:
+                report = test_on_target(self.target, samples=self.validation.latency_samples)
+            except Sim2SkyError:
+                self.state.forget("install")  # what lies there is not what was installed: copy it again next time
+                raise
+            report["release"] = self.target.active()
         else:
-            report = self.target.finish(str(release), bundle.digest, samples=self.validation.latency_samples)
+            report = self.target.finish(release, bundle.digest, samples=self.validation.latency_samples)
             self.state.record("install", key, report)
             self.wrote(
                 self.plan.output / "target" if not self.plan.target else Path(self.target.name.partition(":")[2])

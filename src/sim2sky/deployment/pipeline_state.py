@@ -62,7 +62,7 @@ class PipelineState:
             self._steps: dict[str, dict[str, Any]] = json.loads(text)["steps"] if text else {}
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} is damaged: {error!r}", hint=f"remove it; the steps are then done again"
+                f"{path} is damaged: {error!r}", hint="remove it; the steps are then done again"
             ) from error
 
     @contextlib.contextmanager
@@ -87,12 +87,12 @@ class PipelineState:
     def record(self, step: str, key: str, result: Mapping[str, Any]) -> None:
         """Note a step as done; on disk before this returns."""
         self._steps[step] = {"key": key, "result": dict(result)}
-        self.write(STATE, json.dumps({"schema": 1, "steps": self._steps}, indent=1, sort_keys=True) + "\n")
+        self.write(STATE, json.dumps({"schema": 1, "steps": self._steps}, indent=1) + "\n")
 
     def forget(self, step: str) -> None:
         """Note a step as not done."""
         if self._steps.pop(step, None) is not None:
-            self.write(STATE, json.dumps({"schema": 1, "steps": self._steps}, indent=1, sort_keys=True) + "\n")
+            self.write(STATE, json.dumps({"schema": 1, "steps": self._steps}, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of this folder, complete or not at all."""

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def code_fingerprint() -> str:
 
 
 def campaign_hash(job: FlightJob) -> str:
-    """Names a campaign: bundle, conditions, limits and the simulator's source. Not seeds, which the episodes carry, nor workers."""
+    """Names a campaign: bundle, conditions, limits, the simulator's source; neither seeds nor the number of workers."""
     record = {"job": job.to_json(), "code": code_fingerprint()}
     return hashlib.sha256(canonical_json(record)).hexdigest()
 
@@ -158,7 +158,7 @@ def fly_campaign(
         return [journal.done[seed] for seed in seeds]
 
 
-def _outcomes(job: FlightJob, seeds: Sequence[int], workers: int, cluster: str | None) -> Iterator[EpisodeOutcome]:
+def _outcomes(job: FlightJob, seeds: Sequence[int], workers: int, cluster: str | None) -> Generator[EpisodeOutcome]:
     if cluster is not None:
         yield from _on_cluster(job, seeds, cluster)
         return
@@ -170,13 +170,14 @@ def _outcomes(job: FlightJob, seeds: Sequence[int], workers: int, cluster: str |
     yield from _in_processes(job, seeds, count)
 
 
-def _in_processes(job: FlightJob, seeds: Sequence[int], workers: int) -> Iterator[EpisodeOutcome]:
+def _in_processes(job: FlightJob, seeds: Sequence[int], workers: int) -> Generator[EpisodeOutcome]:
     try:
         import joblib
     except ImportError as error:
         raise MissingExtraError("joblib", "sim") from error
+    parallel: Any = joblib.Parallel
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="3*n_jobs")
+        pool = parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="3*n_jobs")
         results: Any = pool(joblib.delayed(_fly)(job, seed) for seed in seeds)
         for result in results:
             yield _unwrapped(result)
@@ -215,7 +216,7 @@ def _unwrapped(answer: Answer) -> EpisodeOutcome:
     raise error
 
 
-def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Iterator[EpisodeOutcome]:
+def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Generator[EpisodeOutcome]:
     scheme, _, address = cluster.partition("://")
     if scheme != "dask" or not address.rpartition(":")[2].isdigit():
         raise ConfigError(f"'{cluster}' is no cluster", hint="write dask://host:port")
@@ -241,7 +242,7 @@ def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Iterator[
             for future in distributed.as_completed(futures):
                 try:
                     yield _unwrapped(future.result())
-                except (distributed.KilledWorker, distributed.scheduler.KilledWorker, OSError) as error:
+                except (distributed.KilledWorker, OSError) as error:
                     raise LinkError(f"the Dask cluster at {address} lost its workers: {error}") from error
         finally:
             client.cancel(futures)

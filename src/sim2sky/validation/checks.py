@@ -1,12 +1,11 @@
-"""The five checks of a deployment, each a function from what is validated to a `ValidationResult`. Nothing is printed."""
+"""The checks of a deployment, each a function from what is validated to a `ValidationResult`. Nothing is printed."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +13,27 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.config.safety import resolve_safety
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.targets import TARGET_ENVIRONMENT, LocalTarget, Target
 from sim2sky.deployment.test_inference import tolerance_of
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import ConfigError, Sim2SkyError
 from sim2sky.runtime.inference import Backend, load_backend, measure_latency, onnx_session, replay_golden
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
-from sim2sky.validation.flight import FlightJob, environment_for, why_not_flyable
+from sim2sky.validation.flight import FlightJob, why_not_flyable
 from sim2sky.validation.safety_check import check_safety
-from sim2sky.validation.statistics import Outcome, Verdict, clopper_pearson, verdict
-
-if TYPE_CHECKING:
-    from sim2sky.hil.hil_test import HilResult
+from sim2sky.validation.statistics import Outcome, Verdict, verdict
 
 __all__ = [
+    "ProgressHook",
     "Subject",
     "ValidationResult",
-    "check_hil_performance",
     "check_inference_latency",
     "check_model_export",
     "check_safety_compliance",
     "check_sim_performance",
-    "fly_hil",
     "golden_tolerance",
-    "judge_hil",
+    "judge_episodes",
+    "limits_of",
     "open_subject",
 ]
 
@@ -81,6 +76,13 @@ class Subject:
 
     path: Path
     bundle: Bundle | None
+
+    @property
+    def why_not_flown(self) -> str:
+        """Why nothing can be flown with it."""
+        contract = self.bundle.contract if self.bundle is not None else None
+        reason = why_not_flyable(contract) if contract is not None else "a bare ONNX file has no contract"
+        return f"it cannot be flown here: {reason}"
 
 
 def open_subject(settings: ValidationSettings) -> Subject:
@@ -159,7 +161,7 @@ def _backend(subject: Subject) -> Backend:
 
         def __call__(self, observation: Mapping[str, NDArray[Any]] | NDArray[Any]) -> NDArray[Any]:
             value = observation if isinstance(observation, np.ndarray) else next(iter(observation.values()))
-            return session.run(None, {session.get_inputs()[0].name: value.reshape(1, -1)})[0][0]
+            return np.asarray(session.run(None, {session.get_inputs()[0].name: value.reshape(1, -1)})[0])[0]
 
         def reset(self) -> None:
             """There is no state."""
@@ -208,7 +210,7 @@ def check_inference_latency(subject: Subject, settings: ValidationSettings) -> V
     return ValidationResult.of(name, "fail" if slow or late else "pass", metrics, text)
 
 
-def _limits(settings: ValidationSettings) -> dict[str, float | bool]:
+def limits_of(settings: ValidationSettings) -> dict[str, float | bool]:
     return resolve_safety(settings.safety).values
 
 
@@ -228,17 +230,16 @@ def check_sim_performance(
         MissingExtraError: the simulator is not installed.
     """
     name = "Simulation Performance"
-    if subject.bundle is None or (reason := why_not_flyable(subject.bundle.contract)):
-        reason = "a bare ONNX file has no contract" if subject.bundle is None else reason
-        return ValidationResult.of(name, "not supported", {}, f"it cannot be flown here: {reason}"), []
-    job = FlightJob.of(subject.bundle, settings.environment, _limits(settings))
+    if subject.bundle is None or why_not_flyable(subject.bundle.contract):
+        return ValidationResult.of(name, "not supported", {}, subject.why_not_flown), []
+    job = FlightJob.of(subject.bundle, settings.environment, limits_of(settings))
     seeds = campaign_seeds(settings.seed, settings.sim_validation_episodes)
     hook = None if progress is None else lambda p: progress(name, p)
     outcomes = fly_campaign(job, seeds, workers=settings.workers, cluster=cluster, folder=folder, progress=hook)
-    return _judged(name, outcomes, settings.sim_success_threshold, settings), outcomes
+    return judge_episodes(name, outcomes, settings.sim_success_threshold, settings), outcomes
 
 
-def _judged(
+def judge_episodes(
     name: str, outcomes: list[EpisodeOutcome], threshold: float, settings: ValidationSettings
 ) -> ValidationResult:
     successes = sum(o.success for o in outcomes)
@@ -271,112 +272,12 @@ def _metrics(v: Verdict, outcomes: list[EpisodeOutcome]) -> dict[str, Any]:
     return metrics
 
 
-def fly_hil(
-    bundle: Bundle,
-    settings: ValidationSettings,
-    target: Target,
-    *,
-    log_dir: Path | None = None,
-    progress: ProgressHook | None = None,
-    name: str = "HIL Performance",
-) -> HilResult:
-    """Fly the release that is installed on a target, the plant on this machine, MAVLink between them.
-
-    The episodes are the first of the simulation campaign, so that the two can be compared one by one.
-
-    Raises:
-        NotSupportedError: the agent flies none of the simulated aircraft.
-        LinkError, TargetError: the link or the target failed; that says nothing about the agent.
-    """
-    from sim2sky.hil.hil_test import run_hil
-
-    environment = environment_for(bundle.contract, settings.environment)
-    seeds = campaign_seeds(settings.seed, settings.hil_validation_episodes)
-    successes = 0
-
-    def told(episode: int, outcome: EpisodeOutcome) -> None:
-        nonlocal successes
-        successes += outcome.success
-        if progress is not None:
-            done = episode + 1
-            progress(name, Progress(done, len(seeds), successes, clopper_pearson(successes, done)))
-
-    if log_dir is not None:
-        try:
-            log_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot write flight logs to {log_dir}: {error.strerror}") from error
-    tolerance = golden_tolerance(bundle, settings)
-    arguments = ("--bundle", "{release}/bundle", "--tolerance", repr(tolerance))
-    return run_hil(
-        target.command("sim2sky.runtime.main", *arguments),
-        environment,
-        seeds,
-        link=settings.hil_link,
-        log_dir=None if log_dir is None else log_dir.absolute(),
-        progress=told,
-        agent_name=bundle.agent,
-        bundle_digest=bundle.digest,
-        environment=TARGET_ENVIRONMENT,
-    )
-
-
-def check_hil_performance(
-    subject: Subject,
-    settings: ValidationSettings,
-    *,
-    target: Target | None = None,
-    simulated: list[EpisodeOutcome] | None = None,
-    folder: Path | None = None,
-    progress: ProgressHook | None = None,
-) -> ValidationResult:
-    """Hardware in the loop, on the installed target or on a local one made for the occasion.
-
-    Raises:
-        LinkError, TargetError: the link or the target failed.
-    """
-    name = "HIL Performance"
-    bundle = subject.bundle
-    if bundle is None or (reason := why_not_flyable(bundle.contract)):
-        reason = "a bare ONNX file has no contract" if bundle is None else reason
-        return ValidationResult.of(name, "not supported", {}, f"it cannot be flown here: {reason}")
-    with tempfile.TemporaryDirectory(prefix="sim2sky-hil-") as temporary:
-        where = target
-        if where is None:
-            where = LocalTarget(Path(temporary) / "target")
-            where.activate(bundle)
-        run = fly_hil(bundle, settings, where, log_dir=folder, progress=progress, name=name)
-    return judge_hil(run, settings, simulated)
-
-
-def judge_hil(
-    run: HilResult, settings: ValidationSettings, simulated: list[EpisodeOutcome] | None = None
-) -> ValidationResult:
-    """The verdict on a HIL run, and how it compares with the simulation of the same seeds."""
-    result = _judged("HIL Performance", run.outcomes, settings.hil_success_threshold, settings)
-    result.metrics |= {
-        "exchange_us_median": run.exchange_us["median"],
-        "exchange_us_p99": run.exchange_us["p99"],
-        "retransmissions": run.retransmissions,
-    }
-    by_seed = {o.seed: o.success for o in simulated or []}
-    if common := [o for o in run.outcomes if o.seed in by_seed]:
-        same = sum(by_seed[o.seed] == o.success for o in common)
-        result.metrics["same_success_as_simulation"] = f"{same}/{len(common)}"
-    logs = [str(log) for log in (run.plant_log, run.agent_log) if log is not None]
-    if logs:
-        result.metrics["logs"] = ", ".join(logs)
-    if run.problem:
-        result.metrics["log_problem"] = run.problem
-    return result
-
-
 def check_safety_compliance(subject: Subject, settings: ValidationSettings) -> ValidationResult:
     """Are limits present and sane, in the configuration and in the bundle that flies."""
     name = "Safety Compliance"
     vehicle = subject.bundle.contract.vehicle if subject.bundle is not None else ""
     airframe = AIRFRAMES.get(vehicle)
-    missing, problems = check_safety(_limits(settings), airframe)
+    missing, problems = check_safety(limits_of(settings), airframe)
     carried = subject.bundle.safety() if subject.bundle is not None else None
     if carried is not None:
         theirs = {k: v for k, v in carried.items() if k != "fallback"}
@@ -385,7 +286,7 @@ def check_safety_compliance(subject: Subject, settings: ValidationSettings) -> V
         problems += [f"{p} (in the bundle)" for p in problems_there if p not in problems]
         if airframe is not None and not carried.get("fallback"):
             missing.append("fallback (in the bundle)")
-    metrics: dict[str, Any] = {"airframe": vehicle or "unknown", "limits": len(_limits(settings))}
+    metrics: dict[str, Any] = {"airframe": vehicle or "unknown", "limits": len(limits_of(settings))}
     notes = []
     if missing:
         notes.append(f"Missing params: {missing}")

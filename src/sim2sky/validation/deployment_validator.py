@@ -26,16 +26,25 @@ from sim2sky.validation.checks import (
     ProgressHook,
     Subject,
     ValidationResult,
-    check_hil_performance,
     check_inference_latency,
     check_model_export,
     check_safety_compliance,
     check_sim_performance,
     open_subject,
 )
+from sim2sky.validation.hil_check import check_hil_performance
 from sim2sky.validation.statistics import Outcome
 
-__all__ = ["CHECKS", "DeploymentValidator", "ValidationResult", "exit_code", "overall", "report_json", "report_text"]
+__all__ = [
+    "CHECKS",
+    "DeploymentValidator",
+    "ValidationResult",
+    "exit_code",
+    "overall",
+    "report_json",
+    "report_text",
+    "result_text",
+]
 
 CHECKS = ("Model Export", "Inference Latency", "Simulation Performance", "HIL Performance", "Safety Compliance")
 _LINE = "=" * 60
@@ -155,11 +164,7 @@ def report_text(results: list[ValidationResult], pending: list[str]) -> str:
     """The specified report, with the stages that are still to come."""
     lines = ["", _LINE, "DEPLOYMENT VALIDATION REPORT", _LINE]
     for result in results:
-        lines += ["", f"{_STATUS[result.outcome]} - {result.name}", f"  {result.notes}"]
-        if result.metrics:
-            lines.append("  Metrics:")
-            for key, value in result.metrics.items():
-                lines.append(f"    {key}: {_shown(value)}")
+        lines += ["", result_text(result)]
     if pending:
         lines += ["", "Pending stages, required before flight and not part of this verdict:"]
         lines += [f"  - {stage}" for stage in pending]
@@ -169,6 +174,15 @@ def report_text(results: list[ValidationResult], pending: list[str]) -> str:
         "inconclusive": "? INCONCLUSIVE - MORE EPISODES NEEDED - DO NOT DEPLOY YET",
     }
     lines += ["", _LINE, closing[overall(results)], _LINE, "", ""]
+    return "\n".join(lines)
+
+
+def result_text(result: ValidationResult) -> str:
+    """One check as the specified report shows it."""
+    lines = [f"{_STATUS[result.outcome]} - {result.name}", f"  {result.notes}"]
+    if result.metrics:
+        lines.append("  Metrics:")
+        lines += [f"    {key}: {_shown(value)}" for key, value in result.metrics.items()]
     return "\n".join(lines)
 
 
@@ -193,7 +207,7 @@ def report_json(validator: DeploymentValidator, results: list[ValidationResult])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m sim2sky.validation.deployment_validator --model BUNDLE_OR_ONNX --config YAML`; returns the exit code."""
+    """`python -m sim2sky.validation.deployment_validator --model M --config YAML`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="deployment_validator", description="Validate an agent before deployment.")
     parser.add_argument("--model", help="bundle folder or ONNX file")
     parser.add_argument("--config", type=Path, help="YAML file (default: the shipped one)")

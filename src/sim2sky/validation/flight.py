@@ -1,4 +1,4 @@
-"""A bundle as a pilot of the simulated aircraft: the very `FlightAgent` and guard that fly on the target, in process."""
+"""A bundle as a pilot of the simulated aircraft: the very `FlightAgent` and guard of the target, in this process."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sim2sky.deployment.bundling import rebundle
 from sim2sky.deployment.candidates import BASELINE, candidates_for, choose, measure, render_table
 from sim2sky.deployment.test_inference import DEFAULT_TOLERANCE
 from sim2sky.environments.airframes import AIRFRAMES
-from sim2sky.validation.campaign import campaign_seeds, fly_campaign
+from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.checks import ProgressHook
 from sim2sky.validation.flight import FlightJob, collect_observations, is_flyable
 
@@ -28,6 +29,10 @@ ROLLOUT_EPISODES = 6
 ROLLOUT_SEED = 7
 PAIRED_STREAM = 2
 ERROR_MARGIN = 1.5  # int8 products round differently on other processors
+
+
+def _ignore(_: str, __: Progress) -> None:
+    """The default listener."""
 
 
 def safety_of(limits: Mapping[str, Any], vehicle: str) -> dict[str, Any] | None:
@@ -108,8 +113,10 @@ def optimise_bundle(
             count += 1
             other = rebundle(bundle, Path(folder) / str(count), model, method="candidate")
             job = FlightJob.of(other, validation.environment)
-            hook = None if progress is None else lambda p: progress(f"candidate {count}/{len(candidates)}", p)
-            return [o.success for o in fly_campaign(job, seeds, workers=validation.workers, progress=hook)]
+            told = progress or _ignore
+            name = f"candidate {count}/{len(candidates)}"
+            flown = fly_campaign(job, seeds, workers=validation.workers, progress=functools.partial(told, name))
+            return [o.success for o in flown]
 
         decision = choose(measure(candidates, bundle.golden(), evaluate if flyable else None))
     kept, table = decision.kept, render_table(decision)

@@ -30,6 +30,7 @@ REQUIRED = (
 )
 """The specification's four first, then those without which the limits of `configs/deployment` protect nothing."""
 
+MUST_BE_TRUE = ("kill_switch_enabled", "geofence_enabled", "preflight_checks_required")
 MAX_ALTITUDE_M = 1000.0
 MAX_RANGE_M = 10_000.0
 MIN_AUTHORITY = 0.2
@@ -55,11 +56,7 @@ def check_safety(values: Mapping[str, object], airframe: Airframe | None) -> tup
     missing = [name for name in REQUIRED if values.get(name) is None]
     problems: list[str] = []
     known = {k: v for k, v in values.items() if v is not None}
-    for name in ("kill_switch_enabled", "geofence_enabled"):
-        if name in known and known[name] is not True:
-            problems.append(f"{name} is {known[name]}: it must be true")
-    if known.get("preflight_checks_required") is False:
-        problems.append("preflight_checks_required is False: it must be true")
+    problems += [f"{n} is {known[n]}: it must be true" for n in MUST_BE_TRUE if n in known and known[n] is not True]
     try:
         limits = SafetyLimits.from_json(known)
     except ConfigError as error:
@@ -78,7 +75,7 @@ def _attitude_and_space(limits: SafetyLimits) -> list[str]:
         (limits.altitude_min >= 10.0, f"altitude_min {limits.altitude_min:g} m leaves less than 10 m to the ground"),
         (
             limits.altitude_min + 50.0 <= limits.max_altitude_m,
-            f"less than 50 m between the floor ({limits.altitude_min:g} m) and the ceiling ({limits.max_altitude_m:g} m)",
+            f"less than 50 m between floor ({limits.altitude_min:g} m) and ceiling ({limits.max_altitude_m:g} m)",
         ),
         (
             limits.max_altitude_m <= MAX_ALTITUDE_M,
