@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import sim2sky
-from sim2sky.errors import EXIT_PASS, AgentError, ConfigError
+from sim2sky.agent.layers import Dense
+from sim2sky.errors import EXIT_PASS, AgentError, ConfigError, MissingExtraError, Sim2SkyError
 
 __all__ = ["describe", "show"]
 
@@ -42,9 +43,9 @@ def describe(path: Path | None) -> dict[str, Any]:
             "sim2sky": sim2sky.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "packages": {name: _version(name) for name in BASE},
+            "packages": {name: _version(name) or "missing" for name in BASE},
             "extras": {
-                extra: {"installed": all(_version(n) for n in names), **{n: _version(n) for n in names}}
+                extra: {"installed": all(_version(n) for n in names), **{n: _version(n) or "not installed" for n in names}}
                 for extra, names in EXTRAS.items()
             },
         }
@@ -136,6 +137,7 @@ def _zip(path: Path) -> dict[str, Any]:
     ]
     return {
         "agent_zip": str(path),
+        **_exportable(path),
         "policy_module": module,
         "observation_space": shown("observation_space"),
         "action_space": shown("action_space"),
@@ -148,6 +150,22 @@ def _zip(path: Path) -> dict[str, Any]:
     }
 
 
+def _exportable(path: Path) -> dict[str, Any]:
+    """What the loader makes of it, where torch is installed."""
+    try:
+        from sim2sky.agent.sb3 import load
+
+        agent = load(path)
+    except (ImportError, MissingExtraError):
+        return {"exportable": "unknown: torch and stable-baselines3 are not installed (pip install 'sim2sky[train]')"}
+    except Sim2SkyError as error:
+        return {"exportable": f"no: {error.message}"}
+    layers = [*(layer for head in agent.network.inputs for layer in head.layers), *agent.network.layers]
+    sizes = {id(la): f" {la.weight.shape[1]}-{la.weight.shape[0]}" for la in layers if isinstance(la, Dense)}
+    shapes = [type(la).__name__ + sizes.get(id(la), "") for la in layers]
+    return {"algorithm": agent.algorithm, "exportable": "yes", "layers": ", ".join(shapes)}
+
+
 def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
     width = max((len(str(k)) for k in data), default=0)
     lines: list[str] = []
@@ -156,11 +174,8 @@ def _lines(data: dict[str, Any], indent: str = "") -> list[str]:
             lines.append(f"{indent}{key}:")
             lines += _lines(value, indent + "  ")
         else:
-            text = (
-                "not installed"
-                if value is None
-                else ("yes" if value is True else "no" if value is False else str(value))
-            )
+            words = {None: "none", True: "yes", False: "no"}
+            text = words[value] if value is None or isinstance(value, bool) else str(value)
             lines.append(f"{indent}{str(key).ljust(width)}  {text}")
     return lines
 

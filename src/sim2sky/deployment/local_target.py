@@ -100,14 +100,13 @@ def _top_level(distribution: importlib.metadata.Distribution) -> dict[str, Path]
     """Import path (relative) to real path of what a distribution installs; one level deeper for namespace packages."""
     entries: dict[str, Path] = {}
     for file in distribution.files or []:
-        if file.parts[0] in ("..", "__pycache__") or file.is_absolute():
+        parts: list[str] = list(file.parts)
+        if parts[0] in ("..", "__pycache__") or file.is_absolute():
             continue
-        depth = 1
-        top = Path(str(distribution.locate_file(file.parts[0])))
-        namespace = len(file.parts) > 2 and top.is_dir() and not (top / "__init__.py").exists()
-        if namespace and not file.parts[0].endswith((".libs", ".dist-info")):
-            depth = 2
-        relative = Path(*file.parts[:depth])
+        top = Path(str(distribution.locate_file(parts[0])))
+        namespace = len(parts) > 2 and top.is_dir() and not (top / "__init__.py").exists()
+        deeper = namespace and not parts[0].endswith((".libs", ".dist-info"))
+        relative = Path(*parts[: 2 if deeper else 1])
         entries[relative.as_posix()] = Path(str(distribution.locate_file(str(relative)))).resolve()
     if not entries:
         raise TargetError(f"cannot tell which files the package '{distribution.name}' installed")

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -178,9 +179,14 @@ def _in_processes(job: FlightJob, seeds: Sequence[int], workers: int) -> Generat
     parallel: Any = joblib.Parallel
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         pool = parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="3*n_jobs")
-        results: Any = pool(joblib.delayed(_fly)(job, seed) for seed in seeds)
-        for result in results:
-            yield _unwrapped(result)
+        results = pool(joblib.delayed(_fly)(job, seed) for seed in seeds)
+        try:
+            for result in results:
+                yield _unwrapped(result)
+        finally:  # after an error or Ctrl-C; joblib warns about the episodes it drops, which is what is wanted
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                results.close()
 
 
 @functools.lru_cache(maxsize=2)
@@ -236,10 +242,10 @@ def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Generator
             raise LinkError(f"the Dask scheduler at {address} has no workers", hint=f"start one: dask worker {address}")
         files = {path.name: path.read_bytes() for path in Path(job.bundle).iterdir() if path.is_file()}
         # The workers may not see this machine's disk, so the bundle travels with the job, once per worker.
-        shared: Any = client.scatter((job, files), broadcast=True)
+        shared: Any = client.scatter([(job, files)], broadcast=True)[0]
         futures = client.map(_fly_shipped, [shared] * len(seeds), seeds, pure=False, retries=2)
         try:
-            for future in distributed.as_completed(futures):
+            for future in distributed.as_completed(futures, loop=client.loop):
                 try:
                     yield _unwrapped(future.result())
                 except (distributed.KilledWorker, OSError) as error:
