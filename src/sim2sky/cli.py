@@ -21,6 +21,7 @@ from sim2sky.errors import EXIT_PASS, EXIT_USAGE, Sim2SkyError
 __all__ = ["EXIT_INTERRUPTED", "app", "main"]
 
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
 
 app = cyclopts.App(
     name="sim2sky",
@@ -266,12 +267,12 @@ def run(arguments: Sequence[str]) -> int:
             print(f"  -> {error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has left; nothing may be flushed to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PASS
+        return EXIT_PIPE  # never 0: a verdict that nobody read is no pass
     return code if isinstance(code, int) else EXIT_PASS
 
 

@@ -243,7 +243,11 @@ def run_deploy(
             fresh=fresh,
         )
         say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
-        result = deploy(plan, say=say, progress=hook, now=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+        try:
+            result = deploy(plan, say=say, progress=hook, now=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+        except KeyboardInterrupt:
+            print("the same command goes on from the last finished step", file=sys.stderr)
+            raise
     if as_json:
         _print_json(result.to_json())
     else:
@@ -285,6 +289,8 @@ def run_train(output: Path, *, config: Path | None, resume: bool, seed: int | No
     """`sim2sky train`."""
     from sim2sky.config.training import TrainingSettings
 
+    with _extras():
+        from sim2sky.training.train import train
     path = config or default_path("training")
     settings = load_settings(path, TrainingSettings)
     changes = {"seed": seed, "total_timesteps": timesteps}
@@ -294,8 +300,6 @@ def run_train(output: Path, *, config: Path | None, resume: bool, seed: int | No
     with _extras():
         from rich.console import Console
         from rich.progress import Progress
-
-        from sim2sky.training.train import train
 
         console = Console(file=sys.stderr)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -26,7 +26,7 @@ from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.install import active_release, release_name
 from sim2sky.errors import TargetError
 
-__all__ = ["TARGET_ENVIRONMENT", "Completed", "LocalTarget", "distribution_closure", "runtime_files"]
+__all__ = ["TARGET_ENVIRONMENT", "Completed", "LocalTarget", "distribution_closure", "link_site", "runtime_files"]
 
 TARGET_PACKAGES = ("numpy", "onnxruntime", "pymavlink", "h5py")
 TARGET_ENVIRONMENT = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
@@ -113,6 +113,31 @@ def _top_level(distribution: importlib.metadata.Distribution) -> dict[str, Path]
     return entries
 
 
+def link_site(site: Path, packages: Sequence[str]) -> None:
+    """Make `site` a folder of links to the given packages and what they require; nothing is done where it is that.
+
+    Raises:
+        TargetError: a package is not installed.
+        OSError: the folder cannot be written.
+    """
+    wanted: dict[str, Path] = {}
+    for distribution in distribution_closure(packages):
+        wanted.update(_top_level(distribution))
+    present = {p.relative_to(site).as_posix(): p.resolve() for p in site.glob("**/*") if p.is_symlink()}
+    if present == wanted:
+        return
+    fresh = Path(tempfile.mkdtemp(dir=site.parent, prefix=f".{site.name}."))
+    for relative, source in wanted.items():
+        (fresh / relative).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / relative).symlink_to(source)
+    fresh.chmod(0o755)
+    old = site.with_name(f"{fresh.name}.old")
+    if site.exists():
+        site.rename(old)
+    fresh.rename(site)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 class LocalTarget:
     """A folder that stands for a flight computer: commands run as processes that can import nothing else.
 
@@ -146,7 +171,7 @@ class LocalTarget:
                 (self.root / folder).mkdir(exist_ok=True)
             launcher = Path(__file__).with_name("launch.py").read_bytes()
             self._write("launch.py", launcher)
-            self._link_site()
+            link_site(self.root / "site", TARGET_PACKAGES)
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.root / name
@@ -155,24 +180,6 @@ class LocalTarget:
         temporary = path.with_name(f".{name}.tmp")
         temporary.write_bytes(data)
         temporary.replace(path)
-
-    def _link_site(self) -> None:
-        wanted: dict[str, Path] = {}
-        for distribution in distribution_closure(TARGET_PACKAGES):
-            wanted.update(_top_level(distribution))
-        site = self.root / "site"
-        present = {p.relative_to(site).as_posix(): p.resolve() for p in site.glob("**/*") if p.is_symlink()}
-        if present == wanted:
-            return
-        fresh = Path(tempfile.mkdtemp(dir=self.root, prefix=".site."))
-        for relative, source in wanted.items():
-            (fresh / relative).parent.mkdir(parents=True, exist_ok=True)
-            (fresh / relative).symlink_to(source)
-        fresh.chmod(0o755)
-        if site.exists():
-            site.rename(self.root / f"{fresh.name}.old")
-        fresh.rename(site)
-        shutil.rmtree(self.root / f"{fresh.name}.old", ignore_errors=True)
 
     @contextlib.contextmanager
     def _plain_errors(self) -> Iterator[None]:

@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
-import warnings
+import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -176,17 +177,44 @@ def _in_processes(job: FlightJob, seeds: Sequence[int], workers: int) -> Generat
         import joblib
     except ImportError as error:
         raise MissingExtraError("joblib", "sim") from error
+    stopped = False
+
+    def tasks() -> Generator[Any]:
+        for seed in seeds:
+            if stopped:
+                return
+            yield joblib.delayed(_fly)(job, seed)
+
     parallel: Any = joblib.Parallel
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="3*n_jobs")
-        results = pool(joblib.delayed(_fly)(job, seed) for seed in seeds)
+        pool = parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        with _deaf_to_interrupts():
+            results = pool(tasks())
         try:
             for result in results:
                 yield _unwrapped(result)
-        finally:  # after an error or Ctrl-C; joblib warns about the episodes it drops, which is what is wanted
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                results.close()
+        finally:
+            # After an error or Ctrl-C the few episodes under way are flown to their end: cancelling them races with
+            # the pool's own thread, which then prints a traceback.
+            stopped = True
+            for _ in results:
+                pass
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Generator[None]:
+    """What is started meanwhile never hears Ctrl-C, which a terminal sends to the whole group: this process answers it.
+
+    Workers would print a traceback each. Ignoring is the one disposition that they inherit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @functools.lru_cache(maxsize=2)
