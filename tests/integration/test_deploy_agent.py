@@ -235,7 +235,7 @@ def test_a_target_that_dies_in_step_4(plan: DeployPlan) -> None:
     def die() -> None:
         (plan.output / "target").write_text("the disk went away")
 
-    with pytest.raises(TargetError, match="Not a directory|File exists"):
+    with pytest.raises(TargetError, match=r"Not a directory|File exists"):
         deploy(plan, say=at_step(4, die))
     (plan.output / "target").unlink()
     assert deploy(plan).outcome == "pass"
@@ -246,7 +246,7 @@ def test_a_target_that_loses_the_copy_before_step_5(plan: DeployPlan) -> None:
         (copied,) = (plan.output / "target" / "incoming").iterdir()
         (copied / "bundle" / "policy.onnx").unlink()
 
-    with pytest.raises(TargetError, match="policy.onnx did not arrive"):
+    with pytest.raises(TargetError, match=r"policy\.onnx did not arrive"):
         deploy(plan, say=at_step(5, lose))
     assert target_of(plan).active() is None
     assert deploy(plan).outcome == "pass"
@@ -281,7 +281,7 @@ def test_a_target_that_dies_in_step_6_goes_back(plan: DeployPlan) -> None:
 def test_a_release_that_was_tampered_with_on_the_target_is_installed_again(plan: DeployPlan) -> None:
     assert deploy(plan).outcome == "pass"
     (plan.output / "target" / "current" / "bundle" / "policy.onnx").write_bytes(b"tampered")
-    with pytest.raises(TargetError, match="policy.onnx"):
+    with pytest.raises(TargetError, match=r"policy\.onnx"):
         deploy(plan)
     assert deploy(plan).outcome == "pass"
 

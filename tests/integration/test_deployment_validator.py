@@ -234,7 +234,8 @@ def test_the_report_is_the_specified_one() -> None:
     line = "=" * 60
     assert text == (
         f"\n{line}\nDEPLOYMENT VALIDATION REPORT\n{line}\n\n✓ PASS - Model Export\n  fine\n  Metrics:\n"
-        f"    rate: 0.2500\n    tiny: 4.00e-07\n    n: 3\n\n{line}\n✓ ALL CHECKS PASSED - READY FOR DEPLOYMENT\n{line}\n\n"
+        f"    rate: 0.2500\n    tiny: 4.00e-07\n    n: 3\n\n{line}\n"
+        f"✓ ALL CHECKS PASSED - READY FOR DEPLOYMENT\n{line}\n\n"
     )
 
 

@@ -259,7 +259,7 @@ def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Generator
     except ImportError as error:
         raise MissingExtraError("distributed", "cluster") from error
     try:
-        client = distributed.Client(f"tcp://{address}", timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        client: Any = distributed.Client(f"tcp://{address}", timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise LinkError(
             f"no Dask scheduler answers at {address}",
