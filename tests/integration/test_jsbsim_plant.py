@@ -250,7 +250,7 @@ def test_positive_command_moves_the_aircraft_the_way_the_contract_says(a, channe
 
 
 def test_actuator_lag_rate_and_travel():
-    plant, trim = trimmed(ULTRA, command=Command(0.0, 0.0, 0.0, 0.6))
+    plant, _ = trimmed(ULTRA, command=Command(0.0, 0.0, 0.0, 0.6))
     plant.command(Command(1.0, 0.0, 0.0, 0.6))
     positions = []
     for _ in range(60):
@@ -264,7 +264,7 @@ def test_actuator_lag_rate_and_travel():
     assert plant.get("fcs/aileron-pos-rad") <= math.radians(25.0) + 1e-9
 
     # A small step stays below the rate limit and shows the lag: 63 % after one time constant of 19.9 ms.
-    plant, trim = trimmed(ULTRA, command=Command(0.0, 0.0, 0.0, 0.6))
+    plant, _ = trimmed(ULTRA, command=Command(0.0, 0.0, 0.0, 0.6))
     plant.command(Command(0.05, 0.0, 0.0, 0.6))
     response = []
     for _ in range(12):
