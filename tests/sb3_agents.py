@@ -1,4 +1,4 @@
-"""Real Stable-Baselines3 agents for tests: tiny environments of every kind of space, and models saved as users save them."""
+"""Real Stable-Baselines3 agents for tests: tiny environments of every kind of space, models saved as users save them."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class Recipe:
 
 
 _CONTRIB = {"TQC", "TRPO", "ARS", "QRDQN", "CrossQ", "RecurrentPPO"}
+_ROLLOUT = {"n_steps": 32, "batch_size": 32}
+_REPLAY = {"buffer_size": 200, "learning_starts": 10}
 _FAST: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(["PPO", "RecurrentPPO", "TRPO"], {"n_steps": 32, "batch_size": 32}),
+    **dict.fromkeys(("PPO", "RecurrentPPO", "TRPO"), _ROLLOUT),
+    **dict.fromkeys(("SAC", "TD3", "DDPG", "DQN", "TQC", "QRDQN", "CrossQ"), _REPLAY),
     "A2C": {"n_steps": 16},
     "ARS": {"n_delta": 2},
-    **dict.fromkeys(
-        ["SAC", "TD3", "DDPG", "DQN", "TQC", "QRDQN", "CrossQ"], {"buffer_size": 200, "learning_starts": 10}
-    ),
 }
 _DEEP = {"SAC": [16, 16], "TD3": [16, 12], "DDPG": [16, 12], "TQC": [16, 16], "CrossQ": {"pi": [16, 16], "qf": [16]}}
 
@@ -113,12 +113,12 @@ def make(recipe: Recipe, *, seed: int = 0) -> tuple[Any, VecNormalize | None]:
     with torch.no_grad():
         for name, parameter in model.policy.named_parameters():
             if "log_std" not in name:
-                parameter += torch.from_numpy(rng.normal(scale=0.2, size=parameter.shape)).float()
+                parameter.add_(torch.from_numpy(rng.normal(scale=0.2, size=parameter.shape)).float())
         for name, buffer in model.policy.named_buffers():
             if name.endswith("ra_mean"):
-                buffer += torch.from_numpy(rng.normal(scale=5.0, size=buffer.shape)).float()
+                buffer.add_(torch.from_numpy(rng.normal(scale=5.0, size=buffer.shape)).float())
             elif name.endswith("ra_var"):
-                buffer *= torch.from_numpy(rng.uniform(0.5, 2.0, buffer.shape)).float()
+                buffer.mul_(torch.from_numpy(rng.uniform(0.5, 2.0, buffer.shape)).float())
     return model, normaliser
 
 
