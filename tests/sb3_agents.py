@@ -1,4 +1,4 @@
-"""Real Stable-Baselines3 agents for tests: tiny environments of every kind of space, models saved as users save them."""
+"""Real Stable-Baselines3 agents for tests: tiny environments of every kind of space, saved as users save them."""
 
 from __future__ import annotations
 

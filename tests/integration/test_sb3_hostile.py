@@ -238,6 +238,20 @@ def test_images_are_refused(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_policy_that_was_compiled_is_read_all_the_same(agent: Path) -> None:
+    expected = load(agent)
+
+    def change(entries: dict[str, bytes]) -> None:
+        state = torch.load(io.BytesIO(entries["policy.pth"]), weights_only=True)
+        buffer = io.BytesIO()
+        torch.save({f"_orig_mod.{k}": v for k, v in state.items()}, buffer)
+        entries["policy.pth"] = buffer.getvalue()
+
+    rewrite(agent, change)
+    observation = {"observation": np.ones((2, 3), np.float32)}
+    assert np.array_equal(load(agent).sb3_predict(observation, None), expected.sb3_predict(observation, None))
+
+
 def test_maskable_ppo_is_refused(agent: Path) -> None:
     from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 
@@ -317,10 +331,12 @@ def test_a_damaged_field_that_nobody_reads_does_no_harm(agent: Path) -> None:
     assert load(agent).algorithm == "PPO"
 
 
-def test_a_memory_bomb_is_not_unpacked(agent: Path) -> None:
+def test_a_memory_bomb_is_not_unpacked(agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim2sky.agent.sb3_archive.MAX_WEIGHT_BYTES", 20 << 20)
+    assert load(agent).algorithm == "PPO"
     with zipfile.ZipFile(agent, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb.pth", b"\0" * (520 << 20))
-    assert agent.stat().st_size < (2 << 20)
+        archive.writestr("bomb.pth", b"\0" * (21 << 20))
+    assert agent.stat().st_size < (1 << 20)
     with pytest.raises(AgentError, match="unpacks to more than"):
         load(agent)
 
@@ -377,6 +393,21 @@ def test_net_arch_that_contradicts_the_weights(agent: Path) -> None:
     set_field(agent, "policy_kwargs", {"net_arch": "wide"})
     with pytest.raises(AgentError, match="malformed"):
         load(agent)
+
+
+def test_values_that_would_take_forever_to_print(agent: Path) -> None:
+    endless: Any = [1]
+    for _ in range(60):
+        endless = [endless, endless]
+    for kwargs in ({"net_arch": endless}, {"activation_fn": endless}, {"features_extractor_class": endless}):
+        set_field(agent, "policy_kwargs", pickle.dumps(kwargs))
+        with pytest.raises(Sim2SkyError):
+            load(agent)
+    for field in ("policy_class", "policy_kwargs", "observation_space", "action_space"):
+        set_field(agent, "policy_kwargs", {})
+        set_field(agent, field, pickle.dumps(endless))
+        with pytest.raises(Sim2SkyError):
+            load(agent)
 
 
 # --- normaliser -----------------------------------------------------------------------------------------------------

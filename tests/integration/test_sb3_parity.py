@@ -24,7 +24,8 @@ ON_POLICY = ("PPO", "A2C", "TRPO")
 SQUASHED = ("SAC", "TD3", "DDPG", "TQC", "CrossQ")
 RECIPES = {
     # every algorithm, really trained for a few steps
-    **{name: Recipe(name, learn=64, normalise=True) for name in (*ON_POLICY, *SQUASHED, "ARS", "RecurrentPPO")},
+    **{name: Recipe(name, learn=64, normalise=True) for name in (*ON_POLICY, *SQUASHED, "ARS")},
+    "RecurrentPPO": Recipe("RecurrentPPO", learn=64, normalise=True, policy_kwargs={"lstm_hidden_size": 24}),
     **{name: Recipe(name, action=spaces.Discrete(5), learn=40, normalise=True) for name in ("DQN", "QRDQN")},
     # what exploration leaves in the deterministic answer
     **{f"{n}-gsde": Recipe(n, kwargs={"use_sde": True}) for n in ("PPO", "A2C", "SAC", "TQC", "CrossQ")},
@@ -38,7 +39,9 @@ RECIPES = {
     **{f"{n}-dict": Recipe(n, KEYED, policy="MultiInputPolicy") for n in ("PPO", "SAC", "TD3", "TQC", "DDPG")},
     "DQN-dict": Recipe("DQN", KEYED, spaces.Discrete(3), policy="MultiInputPolicy"),
     "QRDQN-dict": Recipe("QRDQN", KEYED, spaces.Discrete(3), policy="MultiInputPolicy"),
-    "Recurrent-dict": Recipe("RecurrentPPO", BOXES, policy="MultiInputLstmPolicy"),
+    "Recurrent-dict": Recipe(
+        "RecurrentPPO", BOXES, policy="MultiInputLstmPolicy", policy_kwargs={"lstm_hidden_size": 16}
+    ),
     "PPO-dict-norm": Recipe("PPO", BOXES, policy="MultiInputPolicy", normalise=True),
     "PPO-dict-norm-one": Recipe("PPO", KEYED, policy="MultiInputPolicy", normalise=["attitude"]),
     "PPO-discrete-obs": Recipe("PPO", spaces.Discrete(7)),
