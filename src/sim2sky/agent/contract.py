@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -94,12 +94,17 @@ class ActionSignal:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-compatible mapping."""
-        return {name: _number(v) if isinstance(v := getattr(self, name), float) else v for name in self.__slots__}
+        values = {name: getattr(self, name) for name in (f.name for f in fields(self))}
+        return {k: _number(v) if isinstance(v, float) else v for k, v in values.items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Inverse of `to_json`."""
-        return cls(**{k: v if k in ("name", "unit") else float(v) for k, v in data.items()})
+        return cls(
+            data["name"],
+            data["unit"],
+            *(float(data[f.name]) for f in fields(cls)[2:]),
+        )
 
     @property
     def middle(self) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -174,12 +175,9 @@ class Threshold:
     kind: ClassVar[str] = "threshold"
 
 
-Layer = (
-    Normalise | OneHot | Dense | Affine | Activation | Clip | Lstm | MeanQuantile | ArgMax | Threshold
-)
+Layer = Normalise | OneHot | Dense | Affine | Activation | Clip | Lstm | MeanQuantile | ArgMax | Threshold
 _KINDS: dict[str, type[Any]] = {
-    cls.kind: cls
-    for cls in (Normalise, OneHot, Dense, Affine, Activation, Clip, Lstm, MeanQuantile, ArgMax, Threshold)
+    cls.kind: cls for cls in (Normalise, OneHot, Dense, Affine, Activation, Clip, Lstm, MeanQuantile, ArgMax, Threshold)
 }
 
 
@@ -200,7 +198,7 @@ class InputHead:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A deterministic policy: heads, concatenated in order, then `layers`. Raw observations in, physical actions out."""
+    """A deterministic policy: heads, concatenated in order, then `layers`. Raw observations in, actions out."""
 
     inputs: tuple[InputHead, ...]
     layers: tuple[Layer, ...]
@@ -408,5 +406,5 @@ def network_from_bytes(data: bytes) -> Network:
             tuple(map(unpack, header["layers"])),
             header["meta"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ExportError(f"the serialised network cannot be read: {error!r}") from error
