@@ -1,4 +1,4 @@
-"""Real Stable-Baselines3 agents, made in a second: random weights, a normaliser with mixed units, a saturating policy."""
+"""Real Stable-Baselines3 agents, made in a second: random weights, mixed units, actions that reach their limits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def make_agent(folder: Path, algorithm: str = "PPO", *, seed: int = 0, normalise
     with torch.no_grad():
         for name, parameter in model.policy.named_parameters():
             if "action_net" in name or ".mu." in name:  # drives part of the actions into their limits
-                parameter.copy_(torch.from_numpy(rng.normal(0.0, 1.0, tuple(parameter.shape)).astype(np.float32)))
+                spread = 2.0 / np.sqrt(parameter.shape[-1])
+                parameter.copy_(torch.from_numpy(rng.normal(0.0, spread, tuple(parameter.shape)).astype(np.float32)))
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder / "model.zip")
     if normalised:
