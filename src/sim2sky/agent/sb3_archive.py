@@ -72,7 +72,7 @@ def read_archive(path: Path) -> Archive:
                 raise AgentError(f"{path} holds too many entries, or two of the same name")
             if lacking := [name for name in ("data", _WEIGHTS) if name not in names]:
                 raise AgentError(
-                    f"{path} is not a Stable-Baselines3 agent: it lacks '{lacking[0]}'",
+                    f"{path} is not a Stable-Baselines3 agent, or truncated: it lacks '{lacking[0]}'",
                     hint="give the .zip that model.save(...) wrote",
                 )
             fields = _read_fields(path, _entry(path, archive, "data", MAX_DATA_BYTES))
