@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from sim2sky.errors import ConfigError
 
-__all__ = ["Range", "Settings", "default_path", "dump_yaml", "load_settings", "parse_settings"]
+__all__ = ["Range", "Settings", "default_path", "dump_yaml", "load_settings", "parse_settings", "validate_settings"]
 
 
 class Settings(BaseModel):
@@ -97,6 +97,14 @@ def parse_settings(text: str, model: type[M], *, source: str, section: str | Non
         raise ConfigError(*_explain(error, model, data, prefix, source)) from error
 
 
+def validate_settings(data: Mapping[str, Any] | None, model: type[M], *, source: str = "config") -> M:
+    """As `parse_settings`, from a mapping that Python code made."""
+    try:
+        return model.model_validate(dict(data or {}))
+    except ValidationError as error:
+        raise ConfigError(*_explain(error, model, None, (), source)) from error
+
+
 def _plain(node: Any) -> Any:
     """Round-trip YAML types to plain Python ones."""
     if isinstance(node, Mapping):
@@ -129,7 +137,7 @@ def _explain(
     for problem in error.errors():
         location = prefix + tuple(problem["loc"])
         dotted = ".".join(str(part) for part in location) or "(file)"
-        where = f"{source}:{_line(data, location)}"
+        where = source if data is None else f"{source}:{_line(data, location)}"
         if problem["type"] == "extra_forbidden":
             valid = _keys_at(model, problem["loc"][:-1])
             close = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.5)

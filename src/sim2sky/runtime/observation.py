@@ -34,68 +34,78 @@ def wrap_angle(angle: float) -> float:
 
 def climb_rate_reference(altitude_error: float) -> float:
     """Climb rate that an altitude error asks for: proportional, limited."""
-    return min(max(CLIMB_GAIN * altitude_error, -CLIMB_LIMIT_MPS), CLIMB_LIMIT_MPS)
+    climb = CLIMB_GAIN * altitude_error
+    return CLIMB_LIMIT_MPS if climb > CLIMB_LIMIT_MPS else max(climb, -CLIMB_LIMIT_MPS)
 
 
 def bank_reference(heading_error: float) -> float:
     """Bank angle that a heading error asks for: proportional, limited."""
-    return min(max(BANK_GAIN * heading_error, -BANK_LIMIT_RAD), BANK_LIMIT_RAD)
-
-
-Measure = Callable[[Sample, Setpoint], float]
+    bank = BANK_GAIN * heading_error
+    return BANK_LIMIT_RAD if bank > BANK_LIMIT_RAD else max(bank, -BANK_LIMIT_RAD)
 
 
 class SignalDefinition(NamedTuple):
-    """Unit, frame and limits of an observation scalar, and how it follows from state and setpoint."""
+    """Unit, frame and limits of an observation scalar, and how it follows from state `s` and setpoint `t`.
+
+    The formulas are expressions, so that a contract's whole list becomes one function: in a simulator that steps in
+    30 microseconds a call per signal would be felt.
+    """
 
     unit: str
     frame: str
     low: float
     high: float
-    measure: Measure
+    formula: str
 
 
 SIGNALS: dict[str, SignalDefinition] = {
-    "roll_rad": SignalDefinition("rad", "NED", -math.pi, math.pi, lambda s, _: s.roll_rad),
-    "pitch_rad": SignalDefinition("rad", "NED", -math.pi / 2, math.pi / 2, lambda s, _: s.pitch_rad),
-    "p_radps": SignalDefinition("rad/s", "body FRD", -10.0, 10.0, lambda s, _: s.p_radps),
-    "q_radps": SignalDefinition("rad/s", "body FRD", -10.0, 10.0, lambda s, _: s.q_radps),
-    "r_radps": SignalDefinition("rad/s", "body FRD", -10.0, 10.0, lambda s, _: s.r_radps),
-    "airspeed_mps": SignalDefinition("m/s", "air", 0.0, 60.0, lambda s, _: s.airspeed_mps),
-    "climb_rate_mps": SignalDefinition("m/s", "up", -20.0, 20.0, lambda s, _: s.climb_rate_mps),
-    "altitude_error_m": SignalDefinition(
-        "m", "setpoint minus state", -40.0, 40.0, lambda s, t: t.altitude_m - s.altitude_m
-    ),
+    "roll_rad": SignalDefinition("rad", "NED", -math.pi, math.pi, "s.roll_rad"),
+    "pitch_rad": SignalDefinition("rad", "NED", -math.pi / 2, math.pi / 2, "s.pitch_rad"),
+    "p_radps": SignalDefinition("rad/s", "body FRD", -10.0, 10.0, "s.p_radps"),
+    "q_radps": SignalDefinition("rad/s", "body FRD", -10.0, 10.0, "s.q_radps"),
+    "r_radps": SignalDefinition("rad/s", "body FRD", -10.0, 10.0, "s.r_radps"),
+    "airspeed_mps": SignalDefinition("m/s", "air", 0.0, 60.0, "s.airspeed_mps"),
+    "climb_rate_mps": SignalDefinition("m/s", "up", -20.0, 20.0, "s.climb_rate_mps"),
+    "altitude_error_m": SignalDefinition("m", "setpoint minus state", -40.0, 40.0, "t.altitude_m - s.altitude_m"),
     "airspeed_error_mps": SignalDefinition(
-        "m/s", "setpoint minus state", -20.0, 20.0, lambda s, t: t.airspeed_mps - s.airspeed_mps
+        "m/s", "setpoint minus state", -20.0, 20.0, "t.airspeed_mps - s.airspeed_mps"
     ),
     "heading_error_rad": SignalDefinition(
-        "rad", "setpoint minus state", -math.pi, math.pi, lambda s, t: wrap_angle(t.heading_rad - s.yaw_rad)
+        "rad", "setpoint minus state", -math.pi, math.pi, "wrap_angle(t.heading_rad - s.yaw_rad)"
     ),
     "climb_rate_error_mps": SignalDefinition(
         "m/s",
         "reference from altitude error minus state",
         -20.0,
         20.0,
-        lambda s, t: climb_rate_reference(t.altitude_m - s.altitude_m) - s.climb_rate_mps,
+        "climb_rate_reference(t.altitude_m - s.altitude_m) - s.climb_rate_mps",
     ),
     "bank_error_rad": SignalDefinition(
         "rad",
         "reference from heading error minus state",
         -math.pi,
         math.pi,
-        lambda s, t: bank_reference(wrap_angle(t.heading_rad - s.yaw_rad)) - s.roll_rad,
+        "bank_reference(wrap_angle(t.heading_rad - s.yaw_rad)) - s.roll_rad",
     ),
     "roll_error_rad": SignalDefinition(
-        "rad", "setpoint minus state", -math.pi, math.pi, lambda s, t: wrap_angle(t.roll_rad - s.roll_rad)
+        "rad", "setpoint minus state", -math.pi, math.pi, "wrap_angle(t.roll_rad - s.roll_rad)"
     ),
-    "pitch_error_rad": SignalDefinition(
-        "rad", "setpoint minus state", -math.pi, math.pi, lambda s, t: t.pitch_rad - s.pitch_rad
-    ),
-    "p_error_radps": SignalDefinition("rad/s", "setpoint minus state", -10.0, 10.0, lambda s, t: t.p_radps - s.p_radps),
-    "q_error_radps": SignalDefinition("rad/s", "setpoint minus state", -10.0, 10.0, lambda s, t: t.q_radps - s.q_radps),
-    "r_error_radps": SignalDefinition("rad/s", "setpoint minus state", -10.0, 10.0, lambda s, t: t.r_radps - s.r_radps),
+    "pitch_error_rad": SignalDefinition("rad", "setpoint minus state", -math.pi, math.pi, "t.pitch_rad - s.pitch_rad"),
+    "p_error_radps": SignalDefinition("rad/s", "setpoint minus state", -10.0, 10.0, "t.p_radps - s.p_radps"),
+    "q_error_radps": SignalDefinition("rad/s", "setpoint minus state", -10.0, 10.0, "t.q_radps - s.q_radps"),
+    "r_error_radps": SignalDefinition("rad/s", "setpoint minus state", -10.0, 10.0, "t.r_radps - s.r_radps"),
 }
+
+
+def _measure_function(names: Sequence[str]) -> Callable[[Sample, Setpoint], list[float]]:
+    """One function for a list of signals; the source is made of this module's own formulas only."""
+    source = f"lambda s, t: [{', '.join(SIGNALS[name].formula for name in names)}]"
+    scope = {
+        "wrap_angle": wrap_angle,
+        "climb_rate_reference": climb_rate_reference,
+        "bank_reference": bank_reference,
+    }
+    return eval(source, {"__builtins__": {}, **scope})  # noqa: S307 - formulas of this module, never input
 
 
 def signal(name: str) -> Signal:
@@ -141,9 +151,10 @@ class ObservationBuilder:
         if len(contract.inputs) != 1 or contract.inputs[0].kind != "box":
             raise ContractError("flying needs a contract with a single box observation")
         signals = contract.inputs[0].signals
-        self._measures: list[Measure] = [SIGNALS[s.name].measure for s in signals if s.name in SIGNALS]
+        measured = [s.name for s in signals if s.name in SIGNALS]
+        self._measure = _measure_function(measured)
         history = [_history_index(s.name) for s in signals if s.name not in SIGNALS]
-        if any(s.name in SIGNALS for s in signals[len(self._measures) :]):
+        if any(s.name in SIGNALS for s in signals[len(measured) :]):
             raise ContractError("in a contract the previous actions come after all measured signals")
         self._history_picks = history
         # The common case, all of the newest entries in order, needs no gather.
@@ -164,7 +175,7 @@ class ObservationBuilder:
 
     def build(self, sample: Sample, setpoint: Setpoint) -> NDArray[np.float32]:
         """Observation, shape (n,), float32."""
-        values = [measure(sample, setpoint) for measure in self._measures]
+        values = self._measure(sample, setpoint)
         history = self._history
         values += history[: len(self._history_picks)] if self._plain else [history[i] for i in self._history_picks]
         observation = np.array(values, np.float32)

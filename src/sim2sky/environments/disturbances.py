@@ -1,0 +1,141 @@
+"""What differs between episodes: parameters, air, sensors, delays, start and setpoint. All from one seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sim2sky.config import EnvironmentSettings
+from sim2sky.environments.airframes import Airframe
+from sim2sky.environments.jsbsim_plant import Air, InitialState, PlantParameters
+from sim2sky.runtime.state import Sample, Setpoint
+
+__all__ = ["Scenario", "SensorModel", "draw_scenario"]
+
+_NOT_SCALED = ("CLm",)  # a location on the drag polar, not a derivative
+_SENSOR_COLUMNS = 9  # roll, pitch, yaw, p, q, r, airspeed, altitude, climb rate
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One episode's draw.
+
+    Attributes:
+        action_delay_substeps, observation_delay_substeps: transport delays in physics steps.
+        sensor_bias: one per sensor column.
+        sensor_sigma: standard deviation of white noise, one per sensor column.
+        turbulence_seed, noise_seed: of the generators inside the episode.
+        rate_amplitudes_radps, rate_periods_s: of the sinusoidal setpoint of the `rate` task.
+    """
+
+    initial: InitialState
+    parameters: PlantParameters
+    air: Air
+    setpoint: Setpoint
+    action_delay_substeps: int
+    observation_delay_substeps: int
+    sensor_bias: tuple[float, ...]
+    sensor_sigma: tuple[float, ...]
+    turbulence_seed: int
+    noise_seed: int
+    rate_amplitudes_radps: tuple[float, float, float]
+    rate_periods_s: tuple[float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-compatible mapping, for logs."""
+        data = asdict(self)
+        data["parameters"]["coefficient_scale"] = dict(self.parameters.coefficient_scale)
+        return data
+
+
+def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int | np.random.SeedSequence) -> Scenario:
+    """Draw an episode. Every number is drawn whatever its range, so that changing one range leaves the others alone."""
+    rng = np.random.default_rng(seed)
+    d, r, task = settings.disturbances, settings.randomization, settings.task
+
+    def uniform(bounds: tuple[float, float]) -> float:
+        return float(bounds[0] + (bounds[1] - bounds[0]) * rng.random())
+
+    def symmetric(limit: float) -> float:
+        return uniform((-limit, limit))
+
+    airspeed, target_airspeed = uniform(airframe.start_airspeed_mps), uniform(airframe.start_airspeed_mps)
+    heading = symmetric(math.pi)
+    roll, pitch = symmetric(0.6), symmetric(0.19)
+    altitude = 150.0
+    # Lift needed at this speed against trim: a start near the right angle of attack.
+    alpha = airframe.trim_alpha_rad * (airframe.cruise_airspeed_mps / airspeed) ** 2
+    setpoint = Setpoint(
+        altitude_m=altitude + symmetric(task.altitude_step_m),
+        airspeed_mps=target_airspeed,
+        heading_rad=heading + math.radians(symmetric(task.heading_step_deg)),
+        roll_rad=symmetric(0.7),
+        pitch_rad=airframe.trim_alpha_rad + symmetric(0.12),
+    )
+    wind, wind_direction = uniform(d.wind_mps), symmetric(math.pi)
+    parameters = PlantParameters(
+        mass_offset_kg=uniform(r.mass_offset_kg),
+        cg_offset_m=uniform(r.cg_offset_m),
+        inertia_scale=uniform(r.inertia_scale),
+        coefficient_scale={
+            name: uniform(r.coefficient_scale) for name in airframe.coefficients if name not in _NOT_SCALED
+        },
+        thrust_scale=uniform(r.thrust_scale),
+        actuator_bandwidth_scale=uniform(r.actuator_bandwidth_scale),
+        actuator_rate_scale=uniform(r.actuator_rate_scale),
+        elevator_offset=uniform(r.elevator_offset),
+    )
+    s = d.sensors
+    base = np.array([s.attitude_rad] * 2 + [s.heading_rad] + [s.rate_radps] * 3)
+    base = np.concatenate([base, [s.airspeed_mps, s.altitude_m, s.climb_rate_mps]])
+    sigma = base * uniform(s.noise_scale)
+    bias = base * rng.uniform(-1.0, 1.0, _SENSOR_COLUMNS)
+    return Scenario(
+        initial=InitialState(altitude, airspeed, roll, pitch, heading, alpha),
+        parameters=parameters,
+        air=Air(wind * math.cos(wind_direction), wind * math.sin(wind_direction), uniform(d.turbulence_w20_mps)),
+        setpoint=setpoint,
+        action_delay_substeps=round(uniform(d.action_delay_s) * settings.physics_hz),
+        observation_delay_substeps=round(uniform(d.observation_delay_s) * settings.physics_hz),
+        sensor_bias=tuple(float(b) for b in bias),
+        sensor_sigma=tuple(float(v) for v in sigma),
+        turbulence_seed=int(rng.integers(1, 2**31 - 1)),
+        noise_seed=int(rng.integers(1, 2**63 - 1)),
+        rate_amplitudes_radps=(uniform((0.3, 0.8)), uniform((0.05, 0.2)), uniform((0.03, 0.1))),
+        rate_periods_s=(uniform((2.5, 4.0)), uniform((3.0, 5.0)), uniform((3.0, 5.0))),
+    )
+
+
+class SensorModel:
+    """Adds bias and white noise to a true sample; the whole episode's noise is drawn at once.
+
+    Args:
+        scenario: bias, standard deviations and seed.
+        ticks: samples that may be asked for.
+    """
+
+    def __init__(self, scenario: Scenario, ticks: int) -> None:
+        rng = np.random.default_rng(scenario.noise_seed)
+        noise = rng.standard_normal((ticks, _SENSOR_COLUMNS)) * np.array(scenario.sensor_sigma)
+        self._offsets: list[list[float]] = (noise + np.array(scenario.sensor_bias)).tolist()
+
+    def measure(self, true: Sample, tick: int) -> Sample:
+        """What the sensors say of `true`; position and time stay exact."""
+        roll, pitch, yaw, p, q, r, airspeed, altitude, climb = self._offsets[tick]
+        return Sample(
+            true.time_ns,
+            true.roll_rad + roll,
+            true.pitch_rad + pitch,
+            true.yaw_rad + yaw,
+            true.p_radps + p,
+            true.q_radps + q,
+            true.r_radps + r,
+            max(true.airspeed_mps + airspeed, 0.0),
+            true.altitude_m + altitude,
+            true.climb_rate_mps + climb,
+            true.north_m,
+            true.east_m,
+        )
