@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sim2sky.agent.golden import GoldenVectors, max_error
 from sim2sky.deployment.onnx_emitter import ACTION, EPISODE_START, STATE_INPUTS
-from sim2sky.errors import EXIT_PASS, ExportError, GoldenMismatchError, Sim2SkyError
+from sim2sky.errors import EXIT_PASS, BundleError, ExportError, GoldenMismatchError, Sim2SkyError
+from sim2sky.runtime.inference import onnx_session
 
 __all__ = [
     "TOLERANCE",
@@ -86,20 +87,15 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
 
 def open_session(model: bytes) -> ort.InferenceSession:
-    """A single-threaded CPU session that writes nothing to the terminal.
+    """The single-threaded session that flies.
 
     Raises:
         ExportError: onnxruntime does not load the model.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises many unrelated types
-        raise ExportError(f"onnxruntime {ort.__version__} does not load the model: {error}") from error
+        return onnx_session(model, source="the model")
+    except BundleError as error:
+        raise ExportError(error.message, hint=error.hint) from error
 
 
 def feeds(session: ort.InferenceSession, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
