@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,16 +193,12 @@ def write_output(path: str | Path, data: bytes) -> Path:
         if target.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes it private
-        Path(temporary).replace(target)
-        temporary = None
+        temporary.replace(target)
     except OSError as error:
         raise ExportError(
             f"cannot write {target}: {error.strerror}", hint="choose a folder you may write to, with room in it"
@@ -210,7 +206,7 @@ def write_output(path: str | Path, data: bytes) -> Path:
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink(missing_ok=True)
     return target
 
 
