@@ -173,6 +173,19 @@ def test_nothing_to_remove_and_one_neuron_left(amount: float) -> None:
         assert result.mean_error < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["one observation", "saturated"])
+def test_neurons_that_hardly_vary_are_no_obstacle(kind: str) -> None:
+    """Symptom: division by a variance of nothing, once the neurons picked explained all the others."""
+    network = policy(3, (12, 32, 24), "tanh", "box")
+    rows = observations(network, 200)["observation"]
+    rows = np.repeat(rows[:1], 200, axis=0) if kind == "one observation" else np.sign(rows[:, :1]) * np.float32(1e4)
+    rows = np.broadcast_to(rows, (200, 12)).astype(np.float32)
+    result = prune_network_neurons(network, 0.5, {"observation": rows}, steps=20)
+    assert result.widths_after == (16, 12)
+    assert result.max_error_before < 0.02
+    assert result.max_error < 0.02
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_torch_and_reference_agree_on_every_layer(name: str) -> None:
     """What is distilled is what will be exported."""

@@ -112,13 +112,14 @@ def _most_telling(covariance: NDArray[np.float64], count: int) -> NDArray[np.int
     neurons one is taken (Golub and Van Loan, Matrix Computations, section 4.2.8).
     """
     left = np.diag(covariance).copy()
+    negligible = 1e-12 * float(left.max(initial=0.0))
     factor = np.zeros((len(covariance), count))
     picks: list[int] = []
     for j in range(count):
         i = int(np.argmax(left))
-        pivot = max(float(left[i]), np.finfo(np.float64).tiny)
-        factor[:, j] = (covariance[:, i] - factor[:, :j] @ factor[i, :j]) / np.sqrt(pivot)
-        left = np.maximum(left - factor[:, j] ** 2, 0.0)
+        if left[i] > negligible:  # else the picks explain all there is, and any neuron is as good
+            factor[:, j] = (covariance[:, i] - factor[:, :j] @ factor[i, :j]) / np.sqrt(left[i])
+            left = np.maximum(left - factor[:, j] ** 2, 0.0)
         picks.append(i)
         left[picks] = -1.0
     return np.sort(np.array(picks))
