@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,8 +128,8 @@ class Decision:
 
     kept: Measurement
     sentence: str
-    verdicts: Mapping[str, str] = field(default_factory=dict[str, str])
-    table: Table = field(default_factory=lambda: Table(()))
+    verdicts: Mapping[str, str]
+    table: Table
 
 
 def candidates_for(
