@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "ContractError",
     "ExportError",
+    "FlightLogError",
     "GoldenMismatchError",
     "LinkError",
     "MissingExtraError",
@@ -98,6 +99,10 @@ class BundleError(Sim2SkyError):
 
 class TargetError(Sim2SkyError):
     """A target could not be reached, or refused or failed a step."""
+
+
+class FlightLogError(Sim2SkyError):
+    """A flight log is missing, damaged, of another layout, or cannot be written."""
 
 
 class LinkError(Sim2SkyError):

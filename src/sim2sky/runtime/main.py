@@ -1,0 +1,163 @@
+"""The flight agent as a process: `python -m sim2sky.runtime.main --bundle DIR --link udp:HOST:PORT`.
+
+Needs numpy, onnxruntime and pymavlink; h5py for a log. Exit codes: 0 told to shut down, 1 failed, 2 misuse,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim2sky.agent.bundle import Bundle, open_bundle
+from sim2sky.errors import EXIT_PASS, BundleError, GoldenMismatchError, Sim2SkyError
+from sim2sky.runtime import messages
+from sim2sky.runtime.autopilot import Autopilot, AutopilotGains
+from sim2sky.runtime.clock import RealClock
+from sim2sky.runtime.flight_agent import FlightAgent
+from sim2sky.runtime.inference import load_backend, replay_golden
+from sim2sky.runtime.limits import SafetyLimits
+from sim2sky.runtime.link import open_link
+from sim2sky.runtime.loop import WANTED, AgentLoop
+from sim2sky.runtime.recorder import Recorder
+from sim2sky.runtime.safety import SafetyMonitor
+from sim2sky.telemetry.flight_log import LogMetadata
+
+__all__ = ["GOLDEN_TOLERANCE", "main", "make_agent", "make_monitor", "preflight"]
+
+GOLDEN_TOLERANCE = 1e-5
+"""Largest error on the golden vectors, relative to the action's scale, with which an unquantised policy may fly."""
+
+EXIT_INTERRUPTED = 130
+
+
+def make_monitor(safety: Mapping[str, Any] | None, contract: Any) -> SafetyMonitor:
+    """The guard that a bundle's `safety.json` describes.
+
+    Args:
+        safety: limits, and under `fallback` the gains of the fallback law.
+        contract: of the agent.
+
+    Raises:
+        BundleError: there are no limits, or no fallback gains.
+        ConfigError: a limit or gain is unknown or out of range.
+        ContractError: the contract cannot be flown.
+    """
+    if safety is None or not isinstance(safety.get("fallback"), Mapping):
+        raise BundleError(
+            "the bundle has no safety limits with a fallback law", hint="export it again: sim2sky export adds them"
+        )
+    limits = SafetyLimits.from_json(safety)
+    law = Autopilot(AutopilotGains.from_json(safety["fallback"]), 1.0 / (contract.rate_hz or 1.0))
+    return SafetyMonitor.for_contract(limits, law, contract)
+
+
+def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float = GOLDEN_TOLERANCE) -> FlightAgent:
+    """A bundle ready to fly: policy loaded, preflight checks passed, guard in place.
+
+    Raises:
+        GoldenMismatchError: the policy on this machine does not answer as the trainer's did.
+        BundleError, ConfigError, ContractError, NotSupportedError: the bundle cannot fly here.
+    """
+    monitor = make_monitor(bundle.safety(), bundle.contract)
+    backend = load_backend(bundle, fmt)
+    if monitor.limits.preflight_checks_required:
+        preflight(replay_golden(backend, bundle.golden()), tolerance)
+    return FlightAgent(bundle.contract, backend, monitor)
+
+
+def preflight(error: float, tolerance: float) -> None:
+    """Refuse a policy whose error on the golden vectors is above `tolerance`.
+
+    Raises:
+        GoldenMismatchError: it is.
+    """
+    if not error <= tolerance:
+        raise GoldenMismatchError(
+            f"the policy differs from its golden vectors by {error:.3g}, allowed are {tolerance:.3g}",
+            hint="install the bundle again, or export it for this target",
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sim2sky.runtime.main", description="Fly a bundle over a MAVLink link.")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder")
+    parser.add_argument("--link", required=True, help="udp:HOST:PORT, tcp:HOST:PORT, udpin:..., tcpin:...")
+    parser.add_argument("--log", type=Path, help="flight log to write (HDF5)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing log")
+    parser.add_argument("--format", help="policy format, default the bundle's active one")
+    parser.add_argument("--realtime", action="store_true", help="real time; default is lockstep with the plant")
+    parser.add_argument("--source", default="hil", choices=("hil", "virtual", "real"), help="what the log is labelled")
+    parser.add_argument("--start-time", default="", help="ISO 8601 time to note in the log")
+    parser.add_argument("--tolerance", type=float, default=GOLDEN_TOLERANCE, help="largest golden error")
+    parser.add_argument("--connect-timeout", type=float, default=30.0, help="seconds to wait for the plant")
+    parser.add_argument("--peer-timeout", type=float, default=5.0, help="seconds of silence that end the run")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the flight agent; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _fly(options)
+    except Sim2SkyError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def _fly(options: argparse.Namespace) -> int:
+    bundle = open_bundle(options.bundle)
+    agent = make_agent(bundle, options.format, tolerance=options.tolerance)
+    contract = bundle.contract
+    metadata = LogMetadata(
+        options.source, bundle.agent, bundle.digest, contract.hash, contract.rate_hz, options.start_time
+    )
+    recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite)
+    if recorder.problem:
+        _say(recorder.problem)
+    try:
+        with open_link(
+            options.link,
+            system=messages.AGENT[0],
+            component=messages.AGENT[1],
+            wanted=WANTED,
+            connect_timeout_s=options.connect_timeout,
+        ) as link:
+            loop = AgentLoop(
+                agent,
+                link,
+                recorder,
+                RealClock(),
+                digest=bundle.digest,
+                realtime=options.realtime,
+                connect_timeout_s=options.connect_timeout,
+                peer_timeout_s=options.peer_timeout,
+            )
+            gc.collect()
+            gc.freeze()  # nothing that lives now needs to be looked at again
+            try:
+                loop.run()
+            except KeyboardInterrupt:
+                loop.abandon("interrupted")
+                raise
+    finally:
+        recorder.close()
+        if recorder.problem:
+            _say(recorder.problem)
+    return EXIT_PASS
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
