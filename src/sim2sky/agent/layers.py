@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -402,5 +403,5 @@ def network_from_bytes(data: bytes) -> Network:
             tuple(map(unpack, header["layers"])),
             header["meta"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ExportError(f"the serialised network cannot be read: {error!r}") from error

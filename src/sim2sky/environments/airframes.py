@@ -164,9 +164,11 @@ AIRFRAMES: dict[str, Airframe] = {
         throttle_lag_s=0.2,
         stall_airspeed_mps=8.9, min_airspeed_mps=11.0, cruise_airspeed_mps=18.0, max_airspeed_mps=30.0,
         start_airspeed_mps=(16.0, 21.0),
-        trim=Command(0.0, 0.1656, 0.0, 0.622),
+        trim=Command(0.0, 0.1657, 0.0, 0.622),
         trim_alpha_rad=2.66 * _DEG,
-        gains=AutopilotGains(),
+        gains=AutopilotGains(
+            trim_elevator=0.1657, trim_throttle=0.622, trim_pitch_rad=2.66 * _DEG, trim_airspeed_mps=18.0,
+        ),
     ),
     "aerosonde": Airframe(
         name="aerosonde",
@@ -182,9 +184,12 @@ AIRFRAMES: dict[str, Airframe] = {
         throttle_lag_s=0.2,
         stall_airspeed_mps=15.0, min_airspeed_mps=17.0, cruise_airspeed_mps=25.0, max_airspeed_mps=42.0,
         start_airspeed_mps=(22.0, 29.0),
-        trim=Command(0.0, 0.3116, 0.0, 0.779),
+        trim=Command(0.0, 0.3117, 0.0, 0.778),
         trim_alpha_rad=3.10 * _DEG,
-        gains=AutopilotGains(),
+        gains=AutopilotGains(
+            trim_elevator=0.3117, trim_throttle=0.778, trim_pitch_rad=3.10 * _DEG, trim_airspeed_mps=25.0,
+            climb_gain=0.5, climb_limit_mps=4.0, energy_p=1.2, bank_gain=1.5, bank_limit_rad=0.85, pitch_p=1.2,
+        ),
     ),
 }  # fmt: skip
 

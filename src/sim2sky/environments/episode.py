@@ -80,10 +80,7 @@ class EpisodeRecord:
         """Call when `vehicle.done`."""
         vehicle = self._vehicle
         names = _CHANNEL_NAMES[vehicle.settings.task.name]
-        if self._errors:
-            rmse = np.sqrt(np.mean(np.square(self._errors), axis=0)).tolist()
-        else:
-            rmse = [math.nan] * len(names)
+        rmse = np.sqrt(np.mean(np.square(self._errors), axis=0)).tolist() if self._errors else [math.nan] * len(names)
         duration = vehicle.time_s
         return EpisodeOutcome(
             seed=seed,
