@@ -34,9 +34,12 @@ limits = st.builds(
 )
 
 
-def make(limit: SafetyLimits, trim: Command = Command(0.0, -0.1, 0.0, 0.6)) -> SafetyMonitor:
+TRIM = Command(0.0, -0.1, 0.0, 0.6)
+
+
+def make(limit: SafetyLimits) -> SafetyMonitor:
     law = Autopilot(airframe("ultrastick25e").gains, DT)
-    return SafetyMonitor(limit, law, DT, surface_limit_rad=TRAVEL, trim=trim)
+    return SafetyMonitor(limit, law, DT, surface_limit_rad=TRAVEL, trim=TRIM)
 
 
 @settings(max_examples=300, deadline=None)
@@ -72,7 +75,9 @@ small = st.floats(-0.25, 0.25)
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(inside, setpoints, small, small, small, st.floats(0.5, 0.9)), max_size=8))
-def test_nothing_is_changed_when_nothing_is_wrong(ticks: list[tuple[Sample, Setpoint, float, float, float, float]]) -> None:
+def test_nothing_is_changed_when_nothing_is_wrong(
+    ticks: list[tuple[Sample, Setpoint, float, float, float, float]],
+) -> None:
     guard = make(SafetyLimits())
     for sample, setpoint, *values in ticks:
         proposed = Command(*values)

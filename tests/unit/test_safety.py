@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from tests.flight_support import NAN, sample, settings
 
 from sim2sky.environments.airframes import airframe
 from sim2sky.environments.tasks import make_contract
@@ -14,12 +15,12 @@ from sim2sky.runtime.autopilot import Autopilot
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.safety import SWITCHING, Guarded, Mode, SafetyMonitor, Trip
 from sim2sky.runtime.state import Command, Sample, Setpoint
-from tests.flight_support import NAN, sample, settings
 
 DT = 0.05
 MS = 1_000_000
 LIMIT_RAD = (math.radians(25.0),) * 3
 TRIM = Command(0.0, -0.16, 0.0, 0.6)
+LAW = Command(0.2, 0.1, 0.0, 0.5)
 FINE = Command(0.1, -0.2, 0.05, 0.7)
 SETPOINT = Setpoint(altitude_m=160.0, airspeed_mps=18.0, heading_rad=0.3)
 
@@ -27,7 +28,7 @@ SETPOINT = Setpoint(altitude_m=160.0, airspeed_mps=18.0, heading_rad=0.3)
 class Law:
     """A fallback law that remembers what it was asked."""
 
-    def __init__(self, answer: Command = Command(0.2, 0.1, 0.0, 0.5)) -> None:
+    def __init__(self, answer: Command = LAW) -> None:
         self.answer = answer
         self.asked: list[tuple[Sample, Setpoint]] = []
         self.resets = 0
@@ -42,9 +43,7 @@ class Law:
 
 def monitor(law: Law | None = None, **limits: object) -> SafetyMonitor:
     values = {"recovery_s": 0.1, **limits}
-    return SafetyMonitor(
-        SafetyLimits.from_json(values), law or Law(), DT, surface_limit_rad=LIMIT_RAD, trim=TRIM
-    )
+    return SafetyMonitor(SafetyLimits.from_json(values), law or Law(), DT, surface_limit_rad=LIMIT_RAD, trim=TRIM)
 
 
 def step(guard: SafetyMonitor, command: Command = FINE, now_ns: int = 0, **state: float) -> Guarded:

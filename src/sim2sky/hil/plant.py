@@ -163,6 +163,14 @@ class Plant:
             LinkError: the agent refuses, falls silent, or sends an impossible command.
         """
         self._where = f"in episode {episode} (seed {seed})"
+        try:
+            return self._fly(episode, seed)
+        except LinkError as error:
+            if self._where in error.message:
+                raise
+            raise LinkError(f"{error.message}, {self._where}", hint=error.hint) from error
+
+    def _fly(self, episode: int, seed: int) -> EpisodeOutcome:
         vehicle, clock = self._vehicle, self._clock
         sample = vehicle.reset(seed)
         record = EpisodeRecord(vehicle)

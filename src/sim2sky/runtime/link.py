@@ -229,7 +229,11 @@ class MavlinkLink:
                 break
             length = HEADER + data[position + 1] + 2 + (SIGNATURE if data[position + 2] & 1 else 0)
             if position + length > size:
-                break
+                if not complete:
+                    break
+                self.statistics.damaged += 1
+                position += 1
+                continue
             frame = bytearray(data[position : position + length])
             number = frame[7] | frame[8] << 8 | frame[9] << 16
             try:

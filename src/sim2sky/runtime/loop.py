@@ -80,8 +80,8 @@ class AgentLoop:
         self._running = True
         self._heard = False
         self._heard_ns = 0
-        self._beat_ns = 0
-        self._sync_ns = 0
+        self._beat_ns = -_S
+        self._sync_ns = -_S
         self._offset_ns: int | None = None
         self._round_trip_ns = 0
         self._text = ""
