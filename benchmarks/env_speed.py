@@ -85,7 +85,9 @@ def main() -> None:
             for name, (prepare, step) in contenders.items():
                 times[name].append(timed(prepare, step))
     print(describe_machine("jsbsim", "gymnasium", "gymnasium-jsbsim", "jsbgym", "numpy"))
-    print(f"{'':36}{'us/step':>9}{'steps/s':>10}{'x raw':>8}   (medians of {ROUNDS} interleaved rounds of {STEPS} steps)")
+    print(
+        f"{'':36}{'us/step':>9}{'steps/s':>10}{'x raw':>8}   (medians of {ROUNDS} interleaved rounds of {STEPS} steps)"
+    )
     raw = 1.0
     for name, values in times.items():
         median = statistics.median(values)

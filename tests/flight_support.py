@@ -12,7 +12,8 @@ import numpy as np
 from sim2sky.agent.bundle import Bundle, write_bundle
 from sim2sky.agent.contract import Contract, canonical_json
 from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
-from sim2sky.agent.layers import Clip, Dense, InputHead, Network, evaluate, network_to_bytes
+from sim2sky.agent.layers import Clip, Dense, InputHead, Network, evaluate
+from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.config import EnvironmentSettings
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
 from sim2sky.environments.airframes import airframe

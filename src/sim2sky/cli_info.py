@@ -45,7 +45,10 @@ def describe(path: Path | None) -> dict[str, Any]:
             "platform": platform.platform(),
             "packages": {name: _version(name) or "missing" for name in BASE},
             "extras": {
-                extra: {"installed": all(_version(n) for n in names), **{n: _version(n) or "not installed" for n in names}}
+                extra: {
+                    "installed": all(_version(n) for n in names),
+                    **{n: _version(n) or "not installed" for n in names},
+                }
                 for extra, names in EXTRAS.items()
             },
         }

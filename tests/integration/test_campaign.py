@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.deploy_support import contract, flying_bundle, make_bundle
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config import EnvironmentSettings
@@ -17,7 +18,6 @@ from sim2sky.errors import BundleError, ConfigError, LinkError, NotSupportedErro
 from sim2sky.validation import campaign
 from sim2sky.validation.campaign import Progress, campaign_hash, campaign_seeds, fly_campaign
 from sim2sky.validation.flight import FlightJob, collect_observations, environment_for
-from tests.deploy_support import contract, flying_bundle, make_bundle
 
 SRC = Path(campaign.__file__).resolve().parents[2]
 ROOT = SRC.parent
@@ -213,7 +213,9 @@ def test_a_dask_cluster_gives_what_one_worker_gives(
 
     try:
         address = tmp_path / "scheduler.json"
-        start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address))
+        start(
+            "dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address)
+        )
         deadline = time.monotonic() + 40
         while not address.exists() or not address.read_text().strip().endswith("}"):
             assert time.monotonic() < deadline, (tmp_path / "log0").read_text()

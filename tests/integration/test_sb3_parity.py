@@ -14,7 +14,8 @@ from gymnasium import spaces
 from tests.sb3_agents import BOXES, KEYED, UNIT, Recipe, make, save, truth
 
 from sim2sky.agent.golden import GoldenVectors, make_golden, max_error
-from sim2sky.agent.layers import Network, Normalise, evaluate, network_from_bytes, network_to_bytes
+from sim2sky.agent.layers import Network, Normalise, evaluate
+from sim2sky.agent.network_file import network_from_bytes, network_to_bytes
 from sim2sky.agent.policy import DeterministicPolicy
 from sim2sky.agent.sb3 import TrainedAgent, load
 

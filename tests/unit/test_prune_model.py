@@ -11,7 +11,8 @@ from tests.export_agents import make_agent
 from tests.export_support import ACTIVATIONS, affine, dense, dict_policy, normalise, observations, policy, run
 from torch import nn
 
-from sim2sky.agent.layers import Activation, Affine, Clip, Dense, InputHead, Network, evaluate, network_to_bytes
+from sim2sky.agent.layers import Activation, Affine, Clip, Dense, InputHead, Network, evaluate
+from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
 from sim2sky.deployment.prune_model import _forward, main, prune_model, prune_network_neurons
 from sim2sky.errors import ConfigError, NotSupportedError

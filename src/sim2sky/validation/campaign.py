@@ -238,7 +238,8 @@ def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Generator
             hint=f"start one with: dask scheduler --port {address.rpartition(':')[2]}",
         ) from error
     with client:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
+        information: Any = client.scheduler_info(n_workers=-1)
+        if not information["workers"]:
             raise LinkError(f"the Dask scheduler at {address} has no workers", hint=f"start one: dask worker {address}")
         files = {path.name: path.read_bytes() for path in Path(job.bundle).iterdir() if path.is_file()}
         # The workers may not see this machine's disk, so the bundle travels with the job, once per worker.
