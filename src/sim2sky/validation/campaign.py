@@ -231,15 +231,14 @@ def _on_cluster(job: FlightJob, seeds: Sequence[int], cluster: str) -> Generator
     except ImportError as error:
         raise MissingExtraError("distributed", "cluster") from error
     try:
-        client = distributed.Client(f"tcp://{address}", timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        client: Any = distributed.Client(f"tcp://{address}", timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise LinkError(
             f"no Dask scheduler answers at {address}",
             hint=f"start one with: dask scheduler --port {address.rpartition(':')[2]}",
         ) from error
     with client:
-        information: Any = client.scheduler_info(n_workers=-1)
-        if not information["workers"]:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
             raise LinkError(f"the Dask scheduler at {address} has no workers", hint=f"start one: dask worker {address}")
         files = {path.name: path.read_bytes() for path in Path(job.bundle).iterdir() if path.is_file()}
         # The workers may not see this machine's disk, so the bundle travels with the job, once per worker.
