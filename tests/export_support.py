@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from sim2sky.agent.golden import GoldenVectors
 from sim2sky.agent.layers import (
     Activation,
     Affine,
@@ -23,6 +25,7 @@ from sim2sky.agent.layers import (
     Normalise,
     OneHot,
     Threshold,
+    evaluate,
 )
 
 ACTIVATIONS = (
@@ -84,12 +87,17 @@ def end_layers(rng: np.random.Generator, end: str, width: int) -> tuple[Layer, .
 
 
 def policy(
-    seed: int = 0, sizes: tuple[int, ...] = (12, 64, 64), activation: str = "tanh", end: str = "box", *, recurrent: int = 0
+    seed: int = 0,
+    sizes: tuple[int, ...] = (12, 64, 64),
+    activation: str = "tanh",
+    end: str = "box",
+    *,
+    recurrent: int = 0,
 ) -> Network:
     """Normaliser, hidden layers, optionally an LSTM of `recurrent` layers, and an end."""
     rng = np.random.default_rng(seed)
     layers: list[Layer] = []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         layers += [dense(rng, n_in, n_out), Activation(activation, alpha=0.7 if activation == "elu" else 0.1)]  # type: ignore[arg-type]
     width = sizes[-1]
     if recurrent:
@@ -126,6 +134,24 @@ def observations(network: Network, n: int, seed: int = 1) -> dict[str, np.ndarra
             values = rng.normal(0.0, 2.0, (n, head.size))
         result[head.key] = values.astype(np.float32)
     return result
+
+
+def golden_of(network: Network, n: int = 256) -> GoldenVectors:
+    """The reference evaluator's answers in place of a trainer's."""
+    rows = observations(network, n)
+    starts = None
+    if network.lstm is None:
+        action = np.asarray(evaluate(network, rows)[0])
+    else:
+        starts = (np.arange(n) % 50 == 0).astype(np.float32)
+        state, answers = None, []
+        for t in range(n):
+            one, state = evaluate(network, {k: v[t : t + 1] for k, v in rows.items()}, state, starts[t : t + 1])
+            answers.append(one)
+        action = np.concatenate(answers)
+    discrete = action.dtype == np.int64
+    action = action if discrete else action.astype(np.float32)
+    return GoldenVectors(rows, action, starts, np.full(n, "sampled"), None if discrete else np.ones(action.shape[1]))
 
 
 def session(model: onnx.ModelProto | bytes) -> ort.InferenceSession:

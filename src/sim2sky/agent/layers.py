@@ -305,7 +305,10 @@ def evaluate(
 def _apply(layer: Layer, x: Any, state: Any, episode_start: Any, dtype: Any) -> tuple[Any, Any]:
     match layer:
         case Normalise():
-            y = (x - layer.mean.astype(dtype)) / np.sqrt(layer.var + layer.epsilon).astype(dtype)
+            if dtype is np.float32:
+                y = ((x - layer.mean_high) - layer.mean_low) * layer.scale
+            else:
+                y = (x - layer.mean.astype(dtype)) / np.sqrt(layer.var + layer.epsilon).astype(dtype)
             return np.clip(y, -layer.clip, layer.clip), state
         case OneHot():
             columns = x.astype(np.int64)

@@ -1,0 +1,284 @@
+"""The command `sim2sky`. Thin: it reads arguments, calls the library, prints, and turns outcomes into exit codes.
+
+Exit codes: 0 pass, 1 fail, 2 misuse, 3 inconclusive, 130 interrupted. Everything heavy is imported by the command that
+needs it, so that `sim2sky info` runs where neither torch nor JSBSim is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+import sim2sky
+from sim2sky.errors import EXIT_PASS, EXIT_USAGE, Sim2SkyError
+
+__all__ = ["EXIT_INTERRUPTED", "app", "main"]
+
+EXIT_INTERRUPTED = 130
+
+app = cyclopts.App(
+    name="sim2sky",
+    version=sim2sky.__version__,
+    help="Take a reinforcement-learning flight agent from simulation to a real aircraft, with evidence for every step.",
+    help_format="plaintext",
+    help_epilogue="Exit codes: 0 pass, 1 fail, 2 misuse, 3 inconclusive, 130 interrupted.",
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+    print_error=True,
+    exit_on_error=False,
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
+Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
+Cluster = Annotated[str | None, Parameter(help="dask://host:port of a running scheduler, for the simulated episodes")]
+Vecnormalize = Annotated[Path | None, Parameter(help="normaliser; vecnormalize.pkl beside the agent by default")]
+ContractFile = Annotated[
+    Path | None, Parameter(name="--contract", help="contract; contract.json beside the agent by default")
+]
+
+
+@app.command
+def info(path: Path | None = None, /, *, json: Json = False) -> int:
+    """Versions and installed extras; or what a bundle, an agent's .zip or an ONNX file is.
+
+    Parameters
+    ----------
+    path
+        Bundle folder, Stable-Baselines3 .zip or .onnx file.
+    """
+    from sim2sky.cli_info import show
+
+    return show(path, as_json=json)
+
+
+@app.command
+def export(
+    agent: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="bundle folder to write")],
+    vecnormalize: Vecnormalize = None,
+    contract: ContractFile = None,
+    format: Annotated[str, Parameter(help="comma-separated: onnx, torchscript; the first one flies")] = "onnx",  # noqa: A002
+    name: Annotated[str | None, Parameter(help="the agent's name; its folder's name by default")] = None,
+    profile: Annotated[str, Parameter(help="target platform, which decides opset and IR version")] = "generic_linux",
+    opset: Annotated[int | None, Parameter(help="ONNX opset, 11 to 21, instead of the platform's")] = None,
+    safety: Annotated[str, Parameter(help="shipped safety limits by name, or a YAML file")] = "default",
+    force: Annotated[bool, Parameter(negative=(), help="put the bundle in the place of another one")] = False,
+) -> int:
+    """Export a trained agent to a bundle, verified on the trainer's own answers.
+
+    Parameters
+    ----------
+    agent
+        The .zip that model.save(...) wrote.
+    """
+    from sim2sky.cli_commands import run_export
+
+    return run_export(
+        agent,
+        output,
+        vecnormalize=vecnormalize,
+        contract=contract,
+        formats=format,
+        name=name,
+        profile=profile,
+        opset=opset,
+        safety=safety,
+        force=force,
+    )
+
+
+@app.command
+def optimize(
+    bundle: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="bundle folder to write if a candidate wins")],
+    config: Config = None,
+    json: Json = False,
+) -> int:
+    """Measure smaller and faster versions of a bundle's policy, and keep one only if it flies as well.
+
+    Parameters
+    ----------
+    bundle
+        Bundle folder.
+    """
+    from sim2sky.cli_commands import run_optimize
+
+    return run_optimize(bundle, output, config=config, as_json=json)
+
+
+@app.command
+def validate(
+    bundle: Path | None = None,
+    /,
+    *,
+    config: Config = None,
+    cluster: Cluster = None,
+    target: Annotated[str | None, Parameter(help="fly HIL with the release installed there (local:FOLDER)")] = None,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="keep episodes and logs, so it resumes")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run the five pre-deployment checks and print the report.
+
+    Parameters
+    ----------
+    bundle
+        Bundle folder or ONNX file; model_path of the configuration by default.
+    """
+    from sim2sky.cli_commands import run_validate
+
+    return run_validate(bundle, config=config, cluster=cluster, target=target, output=output, as_json=json)
+
+
+@app.command(name="test-inference")
+def test_inference(
+    target: str,
+    /,
+    *,
+    samples: Annotated[int, Parameter(help="inferences to time; p99 needs 299")] = 1000,
+    max_latency_ms: Annotated[float, Parameter(help="the mean must lie below this, ms")] = 20.0,
+    json: Json = False,
+) -> int:
+    """Replay the golden vectors and measure latency on a target, with the release that is active there.
+
+    Parameters
+    ----------
+    target
+        local:FOLDER
+    """
+    from sim2sky.cli_commands import run_test_inference
+
+    return run_test_inference(target, samples=samples, max_latency_ms=max_latency_ms, as_json=json)
+
+
+@app.command
+def deploy(
+    name: str,
+    model: Path,
+    target: str = "",
+    /,
+    *,
+    config: Config = None,
+    validation: Annotated[Path | None, Parameter(help="validation YAML; the shipped one by default")] = None,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="folder for results; models/NAME by default")
+    ] = None,
+    vecnormalize: Vecnormalize = None,
+    contract: ContractFile = None,
+    cluster: Cluster = None,
+    fresh: Annotated[bool, Parameter(negative=(), help="do every step again")] = False,
+    json: Json = False,
+) -> int:
+    """Take a trained agent through all six steps onto a target; goes on where an earlier call stopped.
+
+    Parameters
+    ----------
+    name
+        The agent's name.
+    model
+        The .zip that model.save(...) wrote.
+    target
+        local:FOLDER; OUTPUT/target by default.
+    """
+    from sim2sky.cli_commands import run_deploy
+
+    return run_deploy(
+        name,
+        model,
+        target,
+        config=config,
+        validation=validation,
+        output=output,
+        vecnormalize=vecnormalize,
+        contract=contract,
+        cluster=cluster,
+        fresh=fresh,
+        as_json=json,
+    )
+
+
+@app.command
+def hil(
+    target: str,
+    /,
+    *,
+    config: Config = None,
+    episodes: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
+    link: Annotated[Literal["udp", "tcp"] | None, Parameter(help="instead of the configuration's")] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="folder for both flight logs")] = None,
+    json: Json = False,
+) -> int:
+    """Fly the release that is active on a target hardware-in-the-loop.
+
+    Parameters
+    ----------
+    target
+        local:FOLDER
+    """
+    from sim2sky.cli_commands import run_hil_command
+
+    return run_hil_command(target, config=config, episodes=episodes, link=link, output=output, as_json=json)
+
+
+@app.command
+def train(
+    output: Path,
+    /,
+    *,
+    config: Config = None,
+    resume: Annotated[bool, Parameter(negative=(), help="go on with the interrupted run in OUTPUT")] = False,
+    seed: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
+    timesteps: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
+) -> int:
+    """Train an agent in the simulated aircraft; Ctrl-C leaves a run that --resume goes on with.
+
+    Parameters
+    ----------
+    output
+        Folder of the run.
+    """
+    from sim2sky.cli_commands import run_train
+
+    return run_train(output, config=config, resume=resume, seed=seed, timesteps=timesteps)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Prints errors, never a traceback for a user's mistake."""
+    try:
+        code = app(list(arguments))
+        sys.stdout.flush()
+    except cyclopts.CycloptsError:  # already printed
+        return EXIT_USAGE
+    except Sim2SkyError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  -> {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing may be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PASS
+    return code if isinstance(code, int) else EXIT_PASS
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    raise SystemExit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

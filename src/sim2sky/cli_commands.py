@@ -1,0 +1,314 @@
+"""Bodies of the commands: arguments in, library calls, printed text and exit code out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim2sky.config.deployment import DeploymentSettings
+from sim2sky.config.loader import default_path, load_settings
+from sim2sky.config.safety import SafetySettings, resolve_safety
+from sim2sky.config.validation import ValidationSettings
+from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS, MissingExtraError
+
+if TYPE_CHECKING:
+    from sim2sky.validation.campaign import Progress
+
+__all__ = [
+    "run_deploy",
+    "run_export",
+    "run_hil_command",
+    "run_optimize",
+    "run_test_inference",
+    "run_train",
+    "run_validate",
+]
+
+Hook = Callable[[str, "Progress"], None]
+_EXIT = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
+_EXTRA_OF = {
+    "jsbsim": "sim", "gymnasium": "sim", "joblib": "sim", "scipy": "sim",
+    "torch": "train", "stable_baselines3": "train", "sb3_contrib": "train", "tensorboard": "train",
+    "distributed": "cluster",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _extras() -> Iterator[None]:
+    """A missing optional package names the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in _EXTRA_OF:
+            raise MissingExtraError(name, _EXTRA_OF[name]) from error
+        raise
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Hook]:
+    """Progress bars on stderr with the running interval; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn("      {task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def hook(name: str, p: Progress_) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=p.total, rate="")
+            rate = f"{p.successes}/{p.done} succeed, 95 % interval {p.interval.low:.2f}..{p.interval.high:.2f}"
+            bars.update(tasks[name], completed=p.done, total=p.total, rate=rate)
+            if p.done >= p.total:
+                bars.remove_task(tasks.pop(name))
+
+        yield hook
+
+
+if TYPE_CHECKING:
+    Progress_ = Progress
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _validation(config: Path | None) -> ValidationSettings:
+    return load_settings(config or default_path("validation"), ValidationSettings, section="validation")
+
+
+def _deployment(config: Path | None) -> DeploymentSettings:
+    return load_settings(config or default_path("deployment"), DeploymentSettings, section="deployment")
+
+
+def run_export(
+    agent: Path,
+    output: Path,
+    *,
+    vecnormalize: Path | None,
+    contract: Path | None,
+    formats: str,
+    name: str | None,
+    profile: str,
+    opset: int | None,
+    safety: str,
+    force: bool,
+) -> int:
+    """`sim2sky export`."""
+    limits = resolve_safety(SafetySettings(extends=safety)).values
+    with _extras():
+        from sim2sky.deployment.bundling import export_bundle
+
+        try:
+            from sim2sky.validation.flying_export import rollout_of, safety_of
+
+            rollout = functools.partial(rollout_of, _validation(None).environment)
+            limits_of = functools.partial(safety_of, limits)
+        except ModuleNotFoundError:  # without the simulator: golden vectors from the box alone, and no fallback gains
+            rollout = limits_of = None
+        exported = export_bundle(
+            agent,
+            output,
+            agent_name=name or agent.absolute().parent.name,
+            vecnormalize=vecnormalize,
+            contract=contract,
+            formats=tuple(f.strip() for f in formats.split(",") if f.strip()),
+            profile=profile,
+            opset_version=opset,
+            safety=limits_of,
+            rollout=rollout,
+            replace=force,
+        )
+    bundle = exported.bundle
+    print(f"{exported.algorithm} agent '{bundle.agent}' exported to {output}")
+    print(f"  digest {bundle.digest}")
+    for fmt, error in exported.errors.items():
+        size = bundle.files[bundle.formats[fmt]]["size"]
+        print(f"  {fmt}: {size} bytes, largest error {error:.2g} on {len(bundle.golden())} golden vectors")
+    if limits_of is None:
+        print("  no safety limits and no flown golden vectors: install the simulator (pip install 'sim2sky[sim]')")
+    elif bundle.safety() is None:
+        print("  no safety limits: the contract names no aircraft we know, so nothing can be flown")
+    return EXIT_PASS
+
+
+def run_optimize(bundle: Path, output: Path, *, config: Path | None, as_json: bool) -> int:
+    """`sim2sky optimize`."""
+    from sim2sky.agent.bundle import open_bundle
+
+    deployment = _deployment(config)
+    with _extras(), _bars() as hook:
+        from sim2sky.validation.flying_export import optimise_bundle
+
+        validation = deployment.validation_settings(_validation(None))
+        found = optimise_bundle(open_bundle(bundle), output, deployment.optimization, validation, progress=hook)
+    if as_json:
+        _print_json({"kept": found.kept, "bundle": str(found.bundle.path), "decision": found.sentence})
+    else:
+        print(found.table)
+        print(f"bundle: {found.bundle.path}")
+    return EXIT_PASS
+
+
+def run_validate(
+    bundle: Path | None,
+    *,
+    config: Path | None,
+    cluster: str | None,
+    target: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    """`sim2sky validate`."""
+    settings = _validation(config)
+    if bundle is not None:
+        settings = settings.model_copy(update={"model_path": str(bundle)})
+    with _extras(), _bars() as hook:
+        from sim2sky.deployment.targets import open_target
+        from sim2sky.validation.deployment_validator import DeploymentValidator, exit_code, report_json
+
+        where = open_target(target) if target else None
+        validator = DeploymentValidator(settings, cluster=cluster, target=where, folder=output, progress=hook)
+        results = validator.run_checks()
+    if as_json:
+        _print_json(report_json(validator, results))
+    else:
+        validator.print_report(results)
+    return exit_code(results)
+
+
+def run_test_inference(target: str, *, samples: int, max_latency_ms: float, as_json: bool) -> int:
+    """`sim2sky test-inference`."""
+    from sim2sky.deployment.targets import open_target, test_on_target
+
+    where = open_target(target)
+    report = test_on_target(where, samples=samples, max_latency_ms=max_latency_ms)
+    if as_json:
+        _print_json({"verdict": "pass", "release": where.active(), **report})
+        return EXIT_PASS
+    latency = report["latency"]
+    print(f"✓ PASS - {report['agent']} ({report['digest'][:12]}, {report['format']}) on {where.name}")
+    print(f"  golden vectors: {report['golden_vectors']}, largest error {report['golden_max_error']:.2g}")
+    print(
+        f"  latency: mean {latency['mean_ms']:.4f} ms, p95 {latency['p95_ms']:.4f}, p99 {latency['p99_ms']:.4f}, "
+        f"max {latency['max_ms']:.4f}, later than {latency['deadline_ms']:g} ms: {latency['deadline_miss_rate']:.2%}"
+    )
+    print(f"  {report['machine']}, Python {report['python']}, onnxruntime {report['onnxruntime']}")
+    return EXIT_PASS
+
+
+def run_deploy(
+    name: str,
+    model: Path,
+    target: str,
+    *,
+    config: Path | None,
+    validation: Path | None,
+    output: Path | None,
+    vecnormalize: Path | None,
+    contract: Path | None,
+    cluster: str | None,
+    fresh: bool,
+    as_json: bool,
+) -> int:
+    """`sim2sky deploy`."""
+    deployment, base = _deployment(config), _validation(validation)
+    with _extras(), _bars() as hook:
+        from sim2sky.deployment.deploy_agent import DeployPlan, deploy
+
+        plan = DeployPlan(
+            name=name,
+            model_path=model,
+            output=output or Path("models") / name,
+            settings=deployment,
+            validation=base,
+            target=target,
+            vecnormalize=vecnormalize,
+            contract=contract,
+            cluster=cluster,
+            fresh=fresh,
+        )
+        say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+        result = deploy(plan, say=say, progress=hook, now=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print("\nWritten:")
+        for path in result.written:
+            print(f"  {path}")
+    return _EXIT[result.outcome]
+
+
+def run_hil_command(
+    target: str,
+    *,
+    config: Path | None,
+    episodes: int | None,
+    link: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    """`sim2sky hil`."""
+    settings = _validation(config)
+    changes: dict[str, Any] = {"hil_validation_episodes": episodes, "hil_link": link}
+    settings = ValidationSettings.model_validate(
+        {**settings.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+    )
+    with _extras(), _bars() as hook:
+        from sim2sky.deployment.targets import open_target
+        from sim2sky.validation.deployment_validator import result_text
+        from sim2sky.validation.hil_check import fly_installed
+
+        result = fly_installed(open_target(target), settings, log_dir=output, progress=hook)
+    if as_json:
+        _print_json({"verdict": result.outcome, **result.to_json()})
+    else:
+        print(result_text(result))
+    return _EXIT.get(result.outcome, EXIT_FAIL)
+
+
+def run_train(output: Path, *, config: Path | None, resume: bool, seed: int | None, timesteps: int | None) -> int:
+    """`sim2sky train`."""
+    from sim2sky.config.training import TrainingSettings
+
+    path = config or default_path("training")
+    settings = load_settings(path, TrainingSettings)
+    changes = {"seed": seed, "total_timesteps": timesteps}
+    settings = TrainingSettings.model_validate(
+        {**settings.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+    )
+    with _extras():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from sim2sky.training.train import train
+
+        console = Console(file=sys.stderr)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("training", total=settings.total_timesteps)
+            result = train(
+                settings,
+                output,
+                resume=resume,
+                command=sys.argv,
+                on_progress=lambda p: bar.update(
+                    task, completed=p.timesteps, description=f"training, success {p.success_rate:.0%}"
+                ),
+            )
+    state = "finished" if result.finished else "interrupted; go on with --resume"
+    print(f"{output}: {result.timesteps} steps in {result.seconds:.0f} s, {state}")
+    return EXIT_PASS if result.finished else 130
