@@ -68,6 +68,7 @@ def make_bundle(
     golden_of: Network | None = None,
     limits: SafetyLimits = LIMITS,
     agent: str = "hand",
+    provenance: dict[str, object] | None = None,
 ) -> Bundle:
     contract = make_contract(env)
     network = network or linear_network(contract)
@@ -79,7 +80,13 @@ def make_bundle(
         "safety.json": canonical_json(safety),
     }
     return write_bundle(
-        out, agent=agent, contract=contract, formats={"onnx": "policy.onnx"}, active="onnx", files=files
+        out,
+        agent=agent,
+        contract=contract,
+        formats={"onnx": "policy.onnx"},
+        active="onnx",
+        files=files,
+        provenance=provenance,
     )
 
 

@@ -34,8 +34,8 @@ BLOCKED = {
 }  # fmt: skip
 
 MODULES = (
-    "clock", "flight_agent", "inference", "limits", "link", "loop", "main", "messages", "recorder", "safety", "state",
-    "observation", "autopilot",
+    "clock", "flight_agent", "frames", "inference", "limits", "link", "loop", "main", "messages", "recorder", "safety",
+    "state", "observation", "autopilot",
 )  # fmt: skip
 
 

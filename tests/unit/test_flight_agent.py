@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.flight_support import NAN, sample, settings
+from tests.flight_support import NAN, linear_network, make_bundle, sample, settings
 
 from sim2sky.agent.contract import Output
+from sim2sky.agent.layers import Dense, Network
 from sim2sky.environments.airframes import airframe
 from sim2sky.environments.tasks import make_contract
-from sim2sky.errors import ContractError
+from sim2sky.errors import BundleError, ConfigError, ContractError, GoldenMismatchError
 from sim2sky.runtime.autopilot import Autopilot
 from sim2sky.runtime.flight_agent import FlightAgent, Tick
 from sim2sky.runtime.limits import SafetyLimits
+from sim2sky.runtime.main import make_agent, make_monitor
 from sim2sky.runtime.observation import ObservationBuilder
 from sim2sky.runtime.safety import Mode, SafetyMonitor, Trip
 from sim2sky.runtime.state import CHANNELS, Setpoint
@@ -131,3 +134,33 @@ def test_contracts_that_cannot_be_flown_are_refused() -> None:
     with pytest.raises(ContractError, match="shape"):
         make(Policy([0.0, 0.0])).tick(sample(), SETPOINT, 0)
     assert tuple(s.name for s in CONTRACT.output.signals) == CHANNELS
+
+
+def test_a_bundle_flies_only_within_its_golden_tolerance(tmp_path: Path) -> None:
+    good = linear_network(CONTRACT)
+    dense = good.layers[0]
+    assert isinstance(dense, Dense)
+    coarse = Network(good.inputs, (Dense(dense.weight + 1e-4, dense.bias), *good.layers[1:]))
+    strict = make_bundle(tmp_path / "strict", settings(), network=coarse, golden_of=good)
+    with pytest.raises(GoldenMismatchError, match="differs from its golden vectors"):
+        make_agent(strict)
+    assert make_agent(strict, tolerance=0.1).contract == CONTRACT
+    recorded = {"golden_tolerance": 0.1}
+    make_agent(make_bundle(tmp_path / "tolerant", settings(), network=coarse, golden_of=good, provenance=recorded))
+    for wrong in ("0.1", True, [1]):
+        bundle = make_bundle(tmp_path / repr(wrong)[:2], settings(), provenance={"golden_tolerance": wrong}, agent="a")
+        with pytest.raises(BundleError, match="golden_tolerance is no number"):
+            make_agent(bundle)
+    unchecked = SafetyLimits(preflight_checks_required=False)
+    make_agent(make_bundle(tmp_path / "unchecked", settings(), network=coarse, golden_of=good, limits=unchecked))
+
+
+def test_a_bundle_without_limits_or_fallback_law_does_not_fly(tmp_path: Path) -> None:
+    for safety in (None, {"roll_max": 60.0}):
+        with pytest.raises(BundleError, match="fallback law"):
+            make_monitor(safety, CONTRACT)
+    gains = airframe("ultrastick25e").gains.to_json()
+    with pytest.raises(ConfigError, match="did you mean 'roll_max'"):
+        make_monitor({"rol_max": 60.0, "fallback": gains}, CONTRACT)
+    with pytest.raises(ConfigError, match="gains"):
+        make_monitor({"fallback": {"roll_p": 1.0}}, CONTRACT)

@@ -181,7 +181,7 @@ class AgentLoop:
         tick = self._agent.tick(sample, self._setpoint, now)
         decided = self._clock.now_ns()
         self._reply = messages.actuator_controls(
-            tick.command, self._state_usec, tick.guard, lockstep=not self._realtime
+            tick.command, self._state_usec, tick.guard, tick.trips, lockstep=not self._realtime
         )
         self._out.append(self._reply)
         self._flush()
