@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.deploy_support import linear_agent
 
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.config.deployment import DeploymentSettings, OptimizationSettings, ThresholdSettings
@@ -23,7 +24,6 @@ from sim2sky.deployment.deploy_agent import deploy
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
 from sim2sky.deployment.local_target import LocalTarget
 from sim2sky.errors import AgentError, ConfigError, LinkError, NotSupportedError, Sim2SkyError, TargetError
-from tests.deploy_support import linear_agent
 
 SRC = Path(deploy_agent.__file__).resolve().parents[2]
 EASY = EnvironmentSettings.model_validate(
@@ -103,7 +103,14 @@ def test_the_six_lines_and_the_closing_text(deployed: tuple[DeployPlan, DeployRe
 
 def test_everything_it_says_it_wrote_is_there(deployed: tuple[DeployPlan, DeployResult, list[str]]) -> None:
     plan, result, _ = deployed
-    assert {p.name for p in result.written} >= {"export", "optimization.txt", "campaigns", "target", "hil", "report.txt"}
+    assert {p.name for p in result.written} >= {
+        "export",
+        "optimization.txt",
+        "campaigns",
+        "target",
+        "hil",
+        "report.txt",
+    }
     assert all(p.exists() for p in result.written)
     assert result.bundle is not None
     bundle = open_bundle(result.bundle)
@@ -198,9 +205,7 @@ def test_failed_validation_stops_before_the_target(tmp_path: Path) -> None:
     weak = linear_agent(tmp_path / "weak", scale=0.02)
     hard = VALIDATION.model_copy(update={"environment": EnvironmentSettings()})
     optimization = OptimizationSettings(quantize=False)
-    plan = DeployPlan(
-        "weak", weak, tmp_path / "out", SETTINGS.model_copy(update={"optimization": optimization}), hard
-    )
+    plan = DeployPlan("weak", weak, tmp_path / "out", SETTINGS.model_copy(update={"optimization": optimization}), hard)
     lines: list[str] = []
     result = deploy(plan, say=lines.append)
     assert (result.outcome, result.step) == ("fail", 3)
@@ -209,7 +214,9 @@ def test_failed_validation_stops_before_the_target(tmp_path: Path) -> None:
     assert any("nothing to optimize: switched off" in line for line in lines)
 
 
-def test_inconclusive_hil_is_no_pass_and_goes_back(deployed: tuple[DeployPlan, DeployResult, list[str]], plan: DeployPlan) -> None:
+def test_inconclusive_hil_is_no_pass_and_goes_back(
+    deployed: tuple[DeployPlan, DeployResult, list[str]], plan: DeployPlan
+) -> None:
     old, _, _ = deployed
     where = f"local:{old.output / 'target'}"
     before = LocalTarget(old.output / "target").active()

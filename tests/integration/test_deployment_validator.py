@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.deploy_support import flying_bundle, make_bundle, network
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.layers import Network
@@ -24,7 +25,6 @@ from sim2sky.validation.deployment_validator import (
     report_json,
     report_text,
 )
-from tests.deploy_support import flying_bundle, make_bundle, network
 
 QUICK = {
     "latency_samples": 300,
