@@ -10,7 +10,8 @@ import numpy as np
 from sim2sky.agent.bundle import Bundle, write_bundle
 from sim2sky.agent.contract import ActionSignal, Contract, Input, Output, Signal
 from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
-from sim2sky.agent.layers import Activation, Clip, Dense, InputHead, Network, Normalise, evaluate, network_to_bytes
+from sim2sky.agent.layers import Activation, Clip, Dense, InputHead, Network, Normalise, evaluate
+from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from sim2sky.agent.golden import GoldenVectors
 from sim2sky.agent.layers import (
     Activation,
     Affine,
@@ -24,6 +25,7 @@ from sim2sky.agent.layers import (
     Normalise,
     OneHot,
     Threshold,
+    evaluate,
 )
 
 ACTIVATIONS = (
@@ -132,6 +134,24 @@ def observations(network: Network, n: int, seed: int = 1) -> dict[str, np.ndarra
             values = rng.normal(0.0, 2.0, (n, head.size))
         result[head.key] = values.astype(np.float32)
     return result
+
+
+def golden_of(network: Network, n: int = 256) -> GoldenVectors:
+    """The reference evaluator's answers in place of a trainer's."""
+    rows = observations(network, n)
+    starts = None
+    if network.lstm is None:
+        action = np.asarray(evaluate(network, rows)[0])
+    else:
+        starts = (np.arange(n) % 50 == 0).astype(np.float32)
+        state, answers = None, []
+        for t in range(n):
+            one, state = evaluate(network, {k: v[t : t + 1] for k, v in rows.items()}, state, starts[t : t + 1])
+            answers.append(one)
+        action = np.concatenate(answers)
+    discrete = action.dtype == np.int64
+    action = action if discrete else action.astype(np.float32)
+    return GoldenVectors(rows, action, starts, np.full(n, "sampled"), None if discrete else np.ones(action.shape[1]))
 
 
 def session(model: onnx.ModelProto | bytes) -> ort.InferenceSession:

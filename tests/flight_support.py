@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from sim2sky.agent.bundle import Bundle, write_bundle
-from sim2sky.agent.contract import Contract
+from sim2sky.agent.contract import Contract, canonical_json
 from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
-from sim2sky.agent.contract import canonical_json
-from sim2sky.agent.layers import Clip, Dense, InputHead, Network, evaluate, network_to_bytes
+from sim2sky.agent.layers import Clip, Dense, InputHead, Network, evaluate
+from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.config import EnvironmentSettings
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
 from sim2sky.environments.airframes import airframe
@@ -65,20 +65,28 @@ def make_bundle(
     env: EnvironmentSettings,
     *,
     network: Network | None = None,
+    golden_of: Network | None = None,
     limits: SafetyLimits = LIMITS,
     agent: str = "hand",
+    provenance: dict[str, object] | None = None,
 ) -> Bundle:
     contract = make_contract(env)
     network = network or linear_network(contract)
     safety = {**limits.to_json(), "fallback": airframe(env.aircraft).gains.to_json()}
     files = {
         "network.npz": network_to_bytes(network),
-        "golden.npz": golden_to_bytes(make_golden(network, contract)),
+        "golden.npz": golden_to_bytes(make_golden(golden_of or network, contract)),
         "policy.onnx": model_to_bytes(emit_onnx(network)),
         "safety.json": canonical_json(safety),
     }
     return write_bundle(
-        out, agent=agent, contract=contract, formats={"onnx": "policy.onnx"}, active="onnx", files=files
+        out,
+        agent=agent,
+        contract=contract,
+        formats={"onnx": "policy.onnx"},
+        active="onnx",
+        files=files,
+        provenance=provenance,
     )
 
 

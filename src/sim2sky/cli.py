@@ -16,11 +16,10 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky.errors import EXIT_PASS, EXIT_USAGE, Sim2SkyError
+from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
-__all__ = ["EXIT_INTERRUPTED", "app", "main"]
+__all__ = ["app", "main"]
 
-EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 
 app = cyclopts.App(
@@ -241,6 +240,7 @@ def train(
     resume: Annotated[bool, Parameter(negative=(), help="go on with the interrupted run in OUTPUT")] = False,
     seed: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
     timesteps: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
+    episodes: Annotated[int, Parameter(help="unseen episodes of the evaluation afterwards; 0 for none")] = 200,
 ) -> int:
     """Train an agent in the simulated aircraft; Ctrl-C leaves a run that --resume goes on with.
 
@@ -251,7 +251,7 @@ def train(
     """
     from sim2sky.cli_commands import run_train
 
-    return run_train(output, config=config, resume=resume, seed=seed, timesteps=timesteps)
+    return run_train(output, config=config, resume=resume, seed=seed, timesteps=timesteps, episodes=episodes)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim2sky.config.deployment import DeploymentSettings
-from sim2sky.config.loader import default_path, load_settings
+from sim2sky.config.loader import default_path, load_settings, validate_settings
 from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS, MissingExtraError
+from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, MissingExtraError
 
 if TYPE_CHECKING:
     from sim2sky.validation.campaign import Progress
@@ -285,17 +285,27 @@ def run_hil_command(
     return _EXIT.get(result.outcome, EXIT_FAIL)
 
 
-def run_train(output: Path, *, config: Path | None, resume: bool, seed: int | None, timesteps: int | None) -> int:
+def run_train(
+    output: Path,
+    *,
+    config: Path | None,
+    resume: bool,
+    seed: int | None,
+    timesteps: int | None,
+    episodes: int,
+) -> int:
     """`sim2sky train`."""
     from sim2sky.config.training import TrainingSettings
 
     with _extras():
         from sim2sky.training.train import train
-    path = config or default_path("training")
-    settings = load_settings(path, TrainingSettings)
+    of_the_run = output / "config.yaml" if resume and (output / "config.yaml").is_file() else None
+    settings = load_settings(config or of_the_run or default_path("training", "hawk"), TrainingSettings)
     changes = {"seed": seed, "total_timesteps": timesteps}
-    settings = TrainingSettings.model_validate(
-        {**settings.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+    settings = validate_settings(
+        {**settings.model_dump(), **{k: v for k, v in changes.items() if v is not None}},
+        TrainingSettings,
+        source="command line",
     )
     with _extras():
         from rich.console import Console
@@ -308,11 +318,20 @@ def run_train(output: Path, *, config: Path | None, resume: bool, seed: int | No
                 settings,
                 output,
                 resume=resume,
-                command=sys.argv,
+                command=["sim2sky", *sys.argv[1:]],
                 on_progress=lambda p: bar.update(
                     task, completed=p.timesteps, description=f"training, success {p.success_rate:.0%}"
                 ),
             )
-    state = "finished" if result.finished else "interrupted; go on with --resume"
-    print(f"{output}: {result.timesteps} steps in {result.seconds:.0f} s, {state}")
-    return EXIT_PASS if result.finished else 130
+    if not result.finished:
+        print(f"{output}: interrupted after {result.timesteps} steps; go on with: sim2sky train {output} --resume")
+        return EXIT_INTERRUPTED
+    print(f"{output}: {result.timesteps} steps in {result.seconds:.0f} s")
+    if episodes > 0:
+        with _extras():
+            from sim2sky.validation.evaluation import evaluate_agent, render_evaluation, save_evaluation
+
+            rows = evaluate_agent(output, episodes=episodes)
+            save_evaluation(rows, output / "evaluation.json")
+            print(render_evaluation(rows))
+    return EXIT_PASS

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "EXIT_FAIL",
     "EXIT_INCONCLUSIVE",
+    "EXIT_INTERRUPTED",
     "EXIT_PASS",
     "EXIT_USAGE",
     "AgentError",
@@ -25,6 +26,7 @@ EXIT_PASS = 0
 EXIT_FAIL = 1
 EXIT_USAGE = 2
 EXIT_INCONCLUSIVE = 3
+EXIT_INTERRUPTED = 130
 
 
 class Sim2SkyError(Exception):

@@ -17,18 +17,8 @@ from tests.export_support import (
     run,
 )
 
-from sim2sky.agent.layers import (
-    Activation,
-    ArgMax,
-    InputHead,
-    Layer,
-    Network,
-    OneHot,
-    Threshold,
-    evaluate,
-    network_from_bytes,
-    network_to_bytes,
-)
+from sim2sky.agent.layers import Activation, ArgMax, InputHead, Layer, Network, OneHot, Threshold, evaluate
+from sim2sky.agent.network_file import network_from_bytes, network_to_bytes
 from sim2sky.deployment.onnx_emitter import emit_onnx, ir_version_for, model_to_bytes
 
 OPSETS = st.sampled_from((11, 13, 15, 17, 20))

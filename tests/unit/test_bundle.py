@@ -14,7 +14,8 @@ import pytest
 from sim2sky.agent.bundle import MANIFEST, Bundle, open_bundle, write_bundle
 from sim2sky.agent.contract import ActionSignal, Contract, Input, Output, Signal, canonical_json
 from sim2sky.agent.golden import GoldenVectors, golden_to_bytes, max_error
-from sim2sky.agent.layers import Activation, Dense, InputHead, Network, evaluate, network_to_bytes
+from sim2sky.agent.layers import Activation, Dense, InputHead, Network, evaluate
+from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.errors import BundleError
 
 CONTRACT = Contract(

@@ -22,9 +22,8 @@ from sim2sky.agent.layers import (
     OneHot,
     Threshold,
     evaluate,
-    network_from_bytes,
-    network_to_bytes,
 )
+from sim2sky.agent.network_file import network_from_bytes, network_to_bytes
 from sim2sky.errors import ExportError
 
 RNG = np.random.default_rng(7)

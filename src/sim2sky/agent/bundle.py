@@ -21,7 +21,8 @@ from typing import Any
 
 from sim2sky.agent.contract import Contract, canonical_json
 from sim2sky.agent.golden import GoldenVectors, golden_from_bytes
-from sim2sky.agent.layers import Network, network_from_bytes
+from sim2sky.agent.layers import Network
+from sim2sky.agent.network_file import network_from_bytes
 from sim2sky.errors import AgentError, BundleError, ContractError, ExportError
 
 __all__ = ["MANIFEST", "SCHEMA", "Bundle", "open_bundle", "write_bundle"]

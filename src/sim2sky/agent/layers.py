@@ -5,11 +5,8 @@ Imports numpy only. Arrays are float32 and C-ordered unless said otherwise; a ba
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,8 +30,6 @@ __all__ = [
     "OneHot",
     "Threshold",
     "evaluate",
-    "network_from_bytes",
-    "network_to_bytes",
 ]
 
 F32 = NDArray[np.float32]
@@ -176,9 +171,6 @@ class Threshold:
 
 
 Layer = Normalise | OneHot | Dense | Affine | Activation | Clip | Lstm | MeanQuantile | ArgMax | Threshold
-_KINDS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Normalise, OneHot, Dense, Affine, Activation, Clip, Lstm, MeanQuantile, ArgMax, Threshold)
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -305,7 +297,10 @@ def evaluate(
 def _apply(layer: Layer, x: Any, state: Any, episode_start: Any, dtype: Any) -> tuple[Any, Any]:
     match layer:
         case Normalise():
-            y = (x - layer.mean.astype(dtype)) / np.sqrt(layer.var + layer.epsilon).astype(dtype)
+            if dtype is np.float32:
+                y = ((x - layer.mean_high) - layer.mean_low) * layer.scale
+            else:
+                y = (x - layer.mean.astype(dtype)) / np.sqrt(layer.var + layer.epsilon).astype(dtype)
             return np.clip(y, -layer.clip, layer.clip), state
         case OneHot():
             columns = x.astype(np.int64)
@@ -335,73 +330,3 @@ def _apply(layer: Layer, x: Any, state: Any, episode_start: Any, dtype: Any) -> 
             return (indices if layer.vector else indices[:, 0]), state
         case Threshold():
             return (x > 0).astype(np.int64), state
-
-
-def network_to_bytes(network: Network) -> bytes:
-    """Serialise to an uncompressed `.npz` without pickles; equal networks give equal bytes."""
-    arrays: dict[str, NDArray[Any]] = {}
-
-    def pack(layer: Layer) -> dict[str, Any]:
-        record: dict[str, Any] = {"kind": layer.kind}
-        for spec in fields(layer):
-            value = getattr(layer, spec.name)
-            if isinstance(value, np.ndarray):
-                name = f"a{len(arrays)}"
-                arrays[name] = value
-                record[spec.name] = {"array": name}
-            elif isinstance(value, tuple) and value and isinstance(value[0], np.ndarray):
-                names = []
-                for item in value:
-                    names.append(f"a{len(arrays)}")
-                    arrays[names[-1]] = item
-                record[spec.name] = {"arrays": names}
-            else:
-                record[spec.name] = value
-        return record
-
-    header = {
-        "schema": 1,
-        "inputs": [
-            {"key": h.key, "size": h.size, "layers": [pack(layer) for layer in h.layers]} for h in network.inputs
-        ],
-        "layers": [pack(layer) for layer in network.layers],
-        "meta": dict(network.meta),
-    }
-    arrays["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def network_from_bytes(data: bytes) -> Network:
-    """Inverse of `network_to_bytes`; loads no pickle.
-
-    Raises:
-        ExportError: the bytes are not a serialised network.
-    """
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(arrays["header"].tobytes())
-
-        def unpack(record: dict[str, Any]) -> Layer:
-            cls = _KINDS[record["kind"]]
-            values: dict[str, Any] = {}
-            for spec in fields(cls):
-                value = record[spec.name]
-                if isinstance(value, dict) and "array" in value:
-                    value = arrays[value["array"]]
-                elif isinstance(value, dict) and "arrays" in value:
-                    value = tuple(arrays[name] for name in value["arrays"])
-                elif isinstance(value, list):
-                    value = tuple(value)
-                values[spec.name] = value
-            return cls(**values)
-
-        return Network(
-            tuple(InputHead(h["key"], h["size"], tuple(map(unpack, h["layers"]))) for h in header["inputs"]),
-            tuple(map(unpack, header["layers"])),
-            header["meta"],
-        )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ExportError(f"the serialised network cannot be read: {error!r}") from error

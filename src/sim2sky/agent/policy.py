@@ -124,6 +124,33 @@ class _Mish(nn.Module):
         return x * torch.tanh(nn.functional.softplus(x))
 
 
+class _Lstm(nn.Module):
+    """One time step, spelled out: torch's own LSTM traces with its batch size and warns."""
+
+    def __init__(self, layer: Lstm) -> None:
+        super().__init__()
+        self.inputs = nn.ModuleList(_dense(w, b) for w, b in zip(layer.weight_ih, layer.bias, strict=True))
+        self.memories = nn.ModuleList(_dense(w, None) for w in layer.weight_hh)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden: list[Tensor] = []
+        cells: list[Tensor] = []
+        for i, (from_input, from_memory) in enumerate(zip(self.inputs, self.memories, strict=True)):
+            entry, forget, candidate, output = (from_input(x) + from_memory(state[0][i])).chunk(4, dim=-1)
+            cell = forget.sigmoid() * state[1][i] + entry.sigmoid() * candidate.tanh()
+            x = output.sigmoid() * cell.tanh()
+            hidden.append(x)
+            cells.append(cell)
+        return x, (torch.stack(hidden), torch.stack(cells))
+
+
+def _dense(weight: Any, bias: Any) -> nn.Module:
+    dense = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None)
+    state = {"weight": _tensor(weight)} if bias is None else {"weight": _tensor(weight), "bias": _tensor(bias)}
+    dense.load_state_dict(state)
+    return dense
+
+
 def _activation(layer: Activation) -> nn.Module:
     match layer.name:
         case "elu":
@@ -144,19 +171,9 @@ def _activation(layer: Activation) -> nn.Module:
 def _module(layer: Layer) -> nn.Module:
     match layer:
         case Dense():
-            dense = nn.utils.skip_init(nn.Linear, layer.weight.shape[1], layer.weight.shape[0])
-            dense.load_state_dict({"weight": _tensor(layer.weight), "bias": _tensor(layer.bias)})
-            return dense
+            return _dense(layer.weight, layer.bias)
         case Lstm():
-            lstm = nn.utils.skip_init(
-                nn.LSTM, layer.weight_ih[0].shape[1], layer.hidden_size, num_layers=layer.n_layers
-            )
-            for i in range(layer.n_layers):
-                getattr(lstm, f"weight_ih_l{i}").data.copy_(_tensor(layer.weight_ih[i]))
-                getattr(lstm, f"weight_hh_l{i}").data.copy_(_tensor(layer.weight_hh[i]))
-                getattr(lstm, f"bias_ih_l{i}").data.copy_(_tensor(layer.bias[i]))
-                getattr(lstm, f"bias_hh_l{i}").data.zero_()
-            return lstm
+            return _Lstm(layer)
         case Activation():
             return _activation(layer)
         case Threshold():
@@ -235,5 +252,5 @@ class DeterministicPolicy(nn.Module):
         if episode_start is not None:
             keep = (1.0 - episode_start.to(torch.float32)).reshape(1, -1, 1)
             state = (state[0] * keep, state[1] * keep)
-        x, after = self.lstm(x.unsqueeze(0), state)
-        return self.after(x.squeeze(0)), after
+        x, following = self.lstm(x, state)
+        return self.after(x), following

@@ -72,7 +72,7 @@ def read_archive(path: Path) -> Archive:
                 raise AgentError(f"{path} holds too many entries, or two of the same name")
             if lacking := [name for name in ("data", _WEIGHTS) if name not in names]:
                 raise AgentError(
-                    f"{path} is not a Stable-Baselines3 agent: it lacks '{lacking[0]}'",
+                    f"{path} is not a Stable-Baselines3 agent, or truncated: it lacks '{lacking[0]}'",
                     hint="give the .zip that model.save(...) wrote",
                 )
             fields = _read_fields(path, _entry(path, archive, "data", MAX_DATA_BYTES))
@@ -180,7 +180,8 @@ def _load_weights(data: bytes, where: str) -> dict[str, NDArray[Any]]:
             warnings.simplefilter("ignore")  # old files make torch speak of its own deprecations
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, *_DAMAGE, OSError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        named = re.search(r"Unsupported \w+: (?:GLOBAL )?(\S+)", str(error))
+        reason = f"it refers to '{named[1]}'" if named else repr(error)
         raise AgentError(f"{where} cannot be read as plain tensors: {reason[:200]}") from error
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
@@ -197,7 +198,8 @@ def _load_weights(data: bytes, where: str) -> dict[str, NDArray[Any]]:
             raise AgentError(
                 f"{where}: '{key}' is not finite", hint="the training diverged; take an earlier checkpoint"
             )
-        arrays[key] = np.array(value)  # owned, C order, free of torch
+        name = key.removeprefix("_orig_mod.")  # torch.compile wraps the module it compiles
+        arrays[name] = np.array(value)  # owned, C order, free of torch
     return arrays
 
 

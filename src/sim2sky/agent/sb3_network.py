@@ -252,7 +252,7 @@ def _check_net_arch(policy: Policy, hidden: list[int]) -> None:
     elif isinstance(given, list | tuple) and given and isinstance(given[-1], dict):
         given = [*given[:-1], *given[-1].get("pi", [])]
     if not isinstance(given, list | tuple) or not all(type(n) is int for n in given):
-        raise AgentError(f"net_arch {policy.net_arch!r} is malformed")
+        raise AgentError("net_arch is malformed: neither a list of widths nor a mapping with 'pi'")
     if list(given) != hidden:
         raise AgentError(f"net_arch promises hidden layers {list(given)}, the weights have {hidden}")
 

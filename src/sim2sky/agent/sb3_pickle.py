@@ -108,6 +108,15 @@ def _is_dangerous(name: str) -> bool:
     return any(".".join(parts[:i]) in _DANGEROUS_MODULES for i in range(1, len(parts) + 1))
 
 
+def _check_key(value: Any, depth: int = 3) -> None:
+    """Hashing tuples of shared tuples takes exponential time: refuse what no agent has."""
+    if isinstance(value, tuple):
+        if depth == 0 or len(value) > 64:
+            raise ValueError("a key that is nested too deeply")
+        for item in value:
+            _check_key(item, depth - 1)
+
+
 class _Mark:
     """The stack machine's mark."""
 
@@ -211,8 +220,13 @@ class _Machine:
                 raise self.refuse(f"a call of what {maker or 'a call'}(...) returns")
         elif function.name == "torch.storage._load_from_bytes" and args and isinstance(args[0], bytes | bytearray):
             scan_stream(bytes(args[0]), self.where)  # a pickle inside the pickle: tensors among the training state
-        elif function.name.rsplit(".", 1)[-1] in _IMPORTERS and args and _is_dangerous(f"{args[0]}"):
-            raise self.refuse(f"{args[0]}")
+        elif (
+            function.name.rsplit(".", 1)[-1] in _IMPORTERS
+            and args
+            and isinstance(args[0], str)
+            and _is_dangerous(args[0])
+        ):
+            raise self.refuse(args[0])
         return Record(function, args, kwargs if isinstance(kwargs, dict) else {})
 
     def step(self, op: str, arg: Any) -> None:
@@ -263,6 +277,8 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, set):
+            for value in values:
+                _check_key(value)
             target.update(values)
         elif isinstance(target, Record):
             target.items.extend(values)
@@ -273,6 +289,8 @@ class _Machine:
         target = self.stack[-1]
         pairs = list(zip(values[::2], values[1::2], strict=True))
         if isinstance(target, dict):
+            for key, _ in pairs:
+                _check_key(key)
             target.update(pairs)
         elif isinstance(target, Record):
             target.pairs.extend(pairs)
@@ -280,7 +298,13 @@ class _Machine:
             raise TypeError(f"a {type(target).__name__} is set by key")
 
     def dict_of(self, values: list[Any]) -> None:
-        self.stack.append(dict(zip(values[::2], values[1::2], strict=True)))
+        self.stack.append({})
+        self.set_items(values)
+
+    def frozen_set(self, values: list[Any]) -> None:
+        for value in values:
+            _check_key(value)
+        self.stack.append(frozenset(values))
 
     def reduce(self) -> None:
         args = self.pop()
@@ -312,7 +336,7 @@ _CONTAINERS: dict[str, Any] = {
     "EMPTY_SET": lambda m: m.stack.append(set()),
     "LIST": lambda m: m.stack.append(m.pop_mark()),
     "TUPLE": lambda m: m.stack.append(tuple(m.pop_mark())),
-    "FROZENSET": lambda m: m.stack.append(frozenset(m.pop_mark())),
+    "FROZENSET": lambda m: m.frozen_set(m.pop_mark()),
     "DICT": lambda m: m.dict_of(m.pop_mark()),
     "TUPLE1": lambda m: m.tuple_of(1),
     "TUPLE2": lambda m: m.tuple_of(2),

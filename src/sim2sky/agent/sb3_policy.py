@@ -128,7 +128,9 @@ def read_policy(fields: Mapping[str, Any]) -> Policy:
     extractor = _class_name(kwargs.get("features_extractor_class", Global(_EXTRACTORS[0])))
     if extractor.removeprefix("stable_baselines3.common.torch_layers.") not in _EXTRACTORS:
         raise NotSupportedError(f"features extractor '{extractor}' (features_extractor_class)", hint=CUSTOM_HINT)
-    if unknown := sorted(map(str, set(kwargs) - _READ - _HARMLESS)):
+    if not all(isinstance(k, str) for k in kwargs):
+        raise AgentError("policy_kwargs has keys that are no texts")
+    if unknown := sorted(set(kwargs) - _READ - _HARMLESS):
         raise NotSupportedError(f"policy keyword '{unknown[0]}' of {policy_class}", hint=CUSTOM_HINT)
     default = "Tanh" if algorithm in ON_POLICY else "ReLU"
     activation = _class_name(kwargs.get("activation_fn", Global(default)))
@@ -155,7 +157,7 @@ def _class_name(value: Any) -> str:
     if isinstance(value, Record):  # a class pickled by value: cloudpickle's _make_skeleton_class(type, name, ...)
         texts = [a for a in value.args if isinstance(a, str)]
         return texts[0] if texts else (value.name or "a computed object")
-    return repr(value)[:80]
+    return value if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _algorithm(policy_class: str, fields: Mapping[str, Any]) -> str:

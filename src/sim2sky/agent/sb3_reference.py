@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sim2sky.agent.sb3_network import UNUSED
 from sim2sky.agent.sb3_policy import ON_POLICY, Policy
 from sim2sky.agent.sb3_spaces import Normaliser, Space
-from sim2sky.errors import AgentError, MissingExtraError
+from sim2sky.errors import AgentError, MissingExtraError, NotSupportedError
 
 __all__ = ["Predict", "make_reference"]
 
@@ -53,6 +53,10 @@ def make_reference(
             _load(module, policy, state)
     except ImportError as error:
         raise MissingExtraError(error.name or "stable_baselines3", "train") from error
+    except (AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        raise NotSupportedError(
+            f"{policy.algorithm} with these spaces and keywords; the installed stable-baselines3 says: {error}"
+        ) from error
     module.set_training_mode(False)
     recurrent = policy.algorithm == "RecurrentPPO"
     children = observation.children or {"observation": observation}

@@ -132,11 +132,10 @@ def _as_bytes(value: Any, where: str) -> bytes:
         return bytes(value)
     if isinstance(value, str):  # Python 2
         return value.encode("latin-1", errors="replace")
-    if isinstance(value, Record) and value.args:
-        if value.name == "_codecs.encode" and isinstance(value.args[0], str):
-            return value.args[0].encode("latin-1", errors="replace")
-        if value.name in ("builtins.bytearray", "builtins.bytes", "__builtin__.bytearray"):
-            return _as_bytes(value.args[0], where) if isinstance(value.args[0], bytes | bytearray | Record) else b""
+    if isinstance(value, Record) and value.name == "_codecs.encode" and isinstance((*value.args, 0)[0], str):
+        return value.args[0].encode("latin-1", errors="replace")
+    if isinstance(value, Record) and value.name in ("builtins.bytearray", "builtins.bytes", "__builtin__.bytes"):
+        return _as_bytes(value.args[0], where) if value.args else b""
     raise _damaged(where, "no bytes where an array's content should be")
 
 

@@ -16,7 +16,7 @@ import sim2sky
 from sim2sky.agent.bundle import Bundle, write_bundle
 from sim2sky.agent.contract import canonical_json
 from sim2sky.agent.golden import golden_to_bytes, make_golden
-from sim2sky.agent.layers import network_to_bytes
+from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes, resolve_versions
 from sim2sky.deployment.verification import TOLERANCE, verify_onnx
 from sim2sky.errors import ConfigError, MissingExtraError, NotSupportedError

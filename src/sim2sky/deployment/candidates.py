@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from sim2sky.agent.golden import GoldenVectors, max_error
 from sim2sky.agent.layers import Network
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes, resolve_versions
 from sim2sky.deployment.quantize import quantize_bytes
-from sim2sky.deployment.verification import golden_actions, open_session, step_feeds
+from sim2sky.deployment.verification import golden_actions, open_session
 from sim2sky.errors import ConfigError, ExportError, NotSupportedError
+from sim2sky.runtime.inference import OnnxBackend
 
 __all__ = [
     "BASELINE",
@@ -127,8 +128,8 @@ class Decision:
 
     kept: Measurement
     sentence: str
-    verdicts: Mapping[str, str] = field(default_factory=dict[str, str])
-    table: Table = field(default_factory=lambda: Table(()))
+    verdicts: Mapping[str, str]
+    table: Table
 
 
 def candidates_for(
@@ -192,8 +193,8 @@ def measure(
 ) -> Table:
     """Measure candidates side by side.
 
-    Latency is of onnxruntime on one thread, one row at a time, in interleaved rounds whose order rotates, so that
-    drift and other load hit all alike; ratios are formed within each round.
+    Latency is of one step of the backend that flies (onnxruntime, one thread), in interleaved rounds whose order
+    rotates, so that drift and other load hit all alike; ratios are formed within each round.
 
     Args:
         candidates: the first is the baseline.
@@ -213,17 +214,17 @@ def measure(
         raise ConfigError(f"{rounds} rounds of {calls} calls measure nothing")
     sessions = [open_session(c.model) for c in candidates]
     answers = [golden_actions(session, golden) for session in sessions]
-    sampled = {key: values[:1] for key, values in golden.observations.items()}
-    feeds = [next(iter(step_feeds(session, sampled, None)))[0] for session in sessions]
+    policies = [OnnxBackend(session) for session in sessions]
+    sampled = {key: values[0] for key, values in golden.observations.items()}
     times = np.zeros((len(candidates), rounds, calls))
     for turn in range(rounds):
         for offset in range(len(candidates)):
             i = (turn + offset) % len(candidates)
-            run, feed = sessions[i].run, feeds[i]
-            run(None, feed)  # caches belong to this model again
+            policy = policies[i]
+            policy(sampled)  # caches belong to this model again
             for call in range(calls):
                 start = clock()
-                run(None, feed)
+                policy(sampled)
                 times[i, turn, call] = clock() - start
     medians = np.median(times, axis=2)
     rows = []

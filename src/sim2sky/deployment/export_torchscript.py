@@ -37,14 +37,15 @@ def _quiet() -> Iterator[None]:
 
 def _is_single(network: Network) -> bool:
     """Whether the policy is called with one tensor, not with a dict of them."""
-    return [head.key for head in network.inputs] == ["observation"]
+    return len(network.inputs) == 1
 
 
 def torchscript_bytes(network: Network) -> bytes:
     """The network as a frozen TorchScript module.
 
-    Called with one tensor (batch, size), or a dict of them for Dict observations, it answers the action; recurrent
-    policies are called with `(observation, (hidden, cell), episode_start)` and answer `(action, (hidden, cell))`.
+    Called with one tensor (batch, size), or a dict of them where there are several inputs, it answers the action.
+    Recurrent policies are called with `(observation, (hidden, cell), episode_start)` and answer
+    `(action, (hidden, cell))`.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -58,7 +59,7 @@ def torchscript_bytes(network: Network) -> bytes:
         raise MissingExtraError("torch", "train") from error
     policy = DeterministicPolicy(network).eval()
     tensors = {head.key: torch.zeros(2, head.size) for head in network.inputs}
-    example: tuple[Any, ...] = (tensors["observation"] if _is_single(network) else tensors,)
+    example: tuple[Any, ...] = (next(iter(tensors.values())) if _is_single(network) else tensors,)
     if (lstm := network.lstm) is not None:
         zeros = torch.zeros(lstm.n_layers, 2, lstm.hidden_size)
         example += ((zeros, zeros), torch.zeros(2))
@@ -115,7 +116,7 @@ def torchscript_actions(data: bytes, network: Network, golden: GoldenVectors) ->
             module = torch.jit.load(io.BytesIO(data), map_location="cpu")
             for t in range(len(golden)):
                 row = {key: v[t : t + 1] for key, v in rows.items()}
-                observation: Any = row["observation"] if single else row
+                observation: Any = next(iter(row.values())) if single else row
                 if state is None:
                     action = module(observation)
                 else:

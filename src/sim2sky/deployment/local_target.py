@@ -37,6 +37,7 @@ RUNTIME_FILES = (
     "agent/__init__.py",
     "agent/contract.py",
     "agent/layers.py",
+    "agent/network_file.py",
     "agent/golden.py",
     "agent/bundle.py",
     "runtime/*.py",

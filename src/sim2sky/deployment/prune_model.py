@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2sky.agent.layers import (
-    Activation,
-    Affine,
-    ArgMax,
-    Clip,
-    Dense,
-    Layer,
-    MeanQuantile,
-    Network,
-    Threshold,
-    evaluate,
-)
+from sim2sky.agent.layers import Activation, Affine, Clip, Dense, Layer, MeanQuantile, Network, evaluate
 from sim2sky.deployment.onnx_emitter import PROFILES, emit_onnx, model_to_bytes, resolve_versions
 from sim2sky.deployment.optimize_model import load_observations
+from sim2sky.deployment.prune_neurons import (
+    action_errors,
+    action_scale,
+    checked_rows,
+    decision_values,
+    dense_at,
+    hidden_layers,
+    remove_neurons,
+    up_to,
+)
 from sim2sky.deployment.verification import exit_code_of, write_output
 from sim2sky.errors import ConfigError, MissingExtraError, NotSupportedError
 
@@ -39,11 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "PruneResult", "main", "prune_model", "prune_network_neurons"]
 
 METHODS = ("l1", "random")
-MIN_ROWS = 64
 HELD_OUT = 5  # every fifth observation judges, the others train
-RIDGE = 1e-4
 CHECK_EVERY = 100
-DISCRETE = ArgMax | Threshold
 
 
 def _torch() -> Any:
@@ -132,8 +128,8 @@ def prune_network_neurons(
 ) -> PruneResult:
     """Remove a fraction of the neurons of every hidden dense layer, then distil from the original.
 
-    A neuron matters as much as its output varies in flight times the weights that read it. The readers of those that
-    stay are refitted by ridge regression to what they read before; then all dense layers are trained (Adam, cosine
+    Those stay whose outputs, as they vary in flight and as strongly as they are read, explain most of the others. The
+    readers are refitted by ridge regression to what they read before; then all dense layers are trained (Adam, cosine
     decay) on the original's answers, and the best state on held-out observations is kept.
 
     Args:
@@ -150,135 +146,30 @@ def prune_network_neurons(
     _check_amount(amount)
     if network.lstm is not None:
         raise NotSupportedError("removing neurons of a recurrent policy", hint="quantise it instead")
-    hidden = _hidden(network)
+    hidden = hidden_layers(network)
     if not hidden:
         raise NotSupportedError("removing neurons of a policy without hidden dense layers")
-    rows = _rows(network, observations)
+    rows = checked_rows(network, observations)
     n = len(next(iter(rows.values())))
     judge = np.arange(n) % HELD_OUT == HELD_OUT - 1
     train, test = ({k: v[pick] for k, v in rows.items()} for pick in (~judge, judge))
     smaller = network
     for index in hidden:
-        smaller = _remove(network, smaller, index, amount, train)
-    scale = _scale(network, train)
-    before = _errors(network, smaller, test, scale)
+        smaller = remove_neurons(network, smaller, index, amount, train)
+    scale = action_scale(network, train)
+    before = action_errors(network, smaller, test, scale)
     best = _distil(network, smaller, train, test, scale, seed=seed, steps=steps, batch=batch, rate=learning_rate)
-    after = _errors(network, best, test, scale)
+    after = action_errors(network, best, test, scale)
     return PruneResult(
         best,
-        tuple(_dense(network, i).weight.shape[0] for i in hidden),
-        tuple(_dense(best, i).weight.shape[0] for i in hidden),
+        tuple(dense_at(network, i).weight.shape[0] for i in hidden),
+        tuple(dense_at(best, i).weight.shape[0] for i in hidden),
         float(before.max()),
         float(before.mean()),
         float(after.max()),
         float(after.mean()),
         steps,
     )
-
-
-def _rows(network: Network, observations: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-    rows: dict[str, NDArray[np.float32]] = {}
-    for head in network.inputs:
-        if head.key not in observations:
-            raise ConfigError(f"pruning needs observations '{head.key}' of flights")
-        values = np.asarray(observations[head.key])
-        if values.ndim == 0 or values.size != len(values) * head.size:
-            raise ConfigError(f"observations '{head.key}' of shape {values.shape} do not have {head.size} per row")
-        rows[head.key] = values.reshape(len(values), head.size).astype(np.float32)
-    lengths = {len(v) for v in rows.values()}
-    if len(lengths) != 1 or min(lengths) < MIN_ROWS or not all(np.isfinite(v).all() for v in rows.values()):
-        raise ConfigError(
-            f"pruning needs at least {MIN_ROWS} finite observations, the same number for every input",
-            hint=f"there are {sorted(lengths)}",
-        )
-    return rows
-
-
-def _dense(network: Network, index: int) -> Dense:
-    layer = network.layers[index]
-    assert isinstance(layer, Dense)  # noqa: S101  # indices come from _hidden and _reader
-    return layer
-
-
-def _reader(network: Network, index: int) -> int | None:
-    """Index of the dense layer that reads layer `index` through element-wise layers only, if one does."""
-    for i in range(index + 1, len(network.layers)):
-        layer = network.layers[i]
-        if isinstance(layer, Dense):
-            return i
-        if not isinstance(layer, Activation | Affine):
-            return None
-    return None
-
-
-def _hidden(network: Network) -> list[int]:
-    return [i for i, la in enumerate(network.layers) if isinstance(la, Dense) and _reader(network, i) is not None]
-
-
-def _up_to(network: Network, end: int) -> Network:
-    return Network(network.inputs, network.layers[:end])
-
-
-def _remove(
-    original: Network, smaller: Network, index: int, amount: float, rows: Mapping[str, NDArray[np.float32]]
-) -> Network:
-    """Remove neurons of one layer of `smaller` and refit its reader to what that reads in the original."""
-    reader = _reader(smaller, index)
-    assert reader is not None  # noqa: S101  # indices come from _hidden
-    width = _dense(smaller, index).weight.shape[0]
-    keep_count = max(1, width - round(amount * width))
-    if keep_count == width:
-        return smaller
-    activity = np.asarray(evaluate(_up_to(smaller, reader), rows)[0], np.float64)  # (n, width)
-    wanted = np.asarray(evaluate(_up_to(original, reader + 1), rows)[0], np.float64)
-    matters = activity.std(axis=0) * np.linalg.norm(_dense(smaller, reader).weight, axis=0)
-    keep = np.sort(np.argsort(-matters, kind="stable")[:keep_count])
-    layers = list(smaller.layers)
-    for i in range(index, reader):
-        layers[i] = _select(layers[i], keep)
-    inputs = np.column_stack([activity[:, keep], np.ones(len(activity))])
-    start = np.column_stack([_dense(smaller, reader).weight[:, keep], _dense(smaller, reader).bias]).T
-    gram = inputs.T @ inputs + RIDGE * len(inputs) * np.eye(inputs.shape[1])
-    fitted = start + np.linalg.solve(gram, inputs.T @ (wanted - inputs @ start))
-    layers[reader] = Dense(
-        np.ascontiguousarray(fitted[:-1].T, dtype=np.float32), np.ascontiguousarray(fitted[-1], dtype=np.float32)
-    )
-    return Network(smaller.inputs, tuple(layers), smaller.meta)
-
-
-def _select(layer: Layer, keep: NDArray[np.intp]) -> Layer:
-    match layer:
-        case Dense():
-            return Dense(np.ascontiguousarray(layer.weight[keep]), layer.bias[keep])
-        case Affine():
-            return Affine(layer.scale[keep], layer.offset[keep])
-        case _:
-            return layer
-
-
-def _decision(network: Network) -> Network:
-    """The policy up to the values that its decision is made from: without a final arg-max or threshold."""
-    return _up_to(network, len(network.layers) - 1) if isinstance(network.layers[-1], DISCRETE) else network
-
-
-def _scale(network: Network, rows: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Size of the answers: half the clip range where there is one, else their largest value."""
-    last = network.layers[-1]
-    if isinstance(last, Clip):
-        half = (last.high.astype(np.float64) - last.low.astype(np.float64)) / 2
-        if np.isfinite(half).all() and (half > 0).all():
-            return half
-    answers = np.abs(np.asarray(evaluate(_decision(network), rows)[0], np.float64)).max(axis=0)
-    return np.where(answers > 0, answers, 1.0)
-
-
-def _errors(
-    original: Network, other: Network, rows: Mapping[str, NDArray[np.float32]], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    old, new = (np.asarray(evaluate(network, rows)[0], np.float64) for network in (original, other))
-    if isinstance(original.layers[-1], DISCRETE):
-        return (old != new).reshape(len(old), -1).any(axis=1).astype(np.float64)
-    return np.abs(old - new) / scale
 
 
 def _distil(
@@ -297,10 +188,10 @@ def _distil(
     torch = _torch()
     start = next(i for i, layer in enumerate(student.layers) if isinstance(layer, Dense))
     # What lies before the first dense layer (normaliser, one-hot) is not trained: evaluate it once.
-    inputs = torch.from_numpy(np.asarray(evaluate(_up_to(student, start), train)[0], np.float32))
-    target = torch.from_numpy(np.asarray(evaluate(_decision(original), train)[0] / scale, np.float32))
+    inputs = torch.from_numpy(np.asarray(evaluate(up_to(student, start), train)[0], np.float32))
+    target = torch.from_numpy(np.asarray(evaluate(decision_values(original), train)[0] / scale, np.float32))
     divide = torch.from_numpy(scale.astype(np.float32))
-    body = _decision(student).layers[start:]
+    body = decision_values(student).layers[start:]
     parameters = {
         i: [torch.tensor(array, requires_grad=True) for array in (layer.weight, layer.bias)]
         for i, layer in enumerate(body)
@@ -317,7 +208,7 @@ def _distil(
             layers[start + i] = Dense(weight.detach().numpy().copy(), bias.detach().numpy().copy())
         return replace(student, layers=tuple(layers))
 
-    best, lowest = student, float(np.square(_errors(original, student, test, scale)).mean())
+    best, lowest = student, float(np.square(action_errors(original, student, test, scale)).mean())
     for step in range(1, steps + 1):
         pick = torch.randint(len(inputs), (min(batch, len(inputs)),), generator=random)
         loss = torch.mean(torch.square(_forward(torch, body, parameters, inputs[pick]) / divide - target[pick]))
@@ -327,7 +218,7 @@ def _distil(
         schedule.step()
         if step % CHECK_EVERY == 0 or step == steps:
             candidate = snapshot()
-            error = float(np.square(_errors(original, candidate, test, scale)).mean())
+            error = float(np.square(action_errors(original, candidate, test, scale)).mean())
             if error < lowest:
                 best, lowest = candidate, error
     return best

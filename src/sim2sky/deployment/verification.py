@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sim2sky.agent.golden import GoldenVectors, max_error
 from sim2sky.deployment.onnx_emitter import ACTION, EPISODE_START, STATE_INPUTS
-from sim2sky.errors import EXIT_PASS, ExportError, GoldenMismatchError, Sim2SkyError
+from sim2sky.errors import EXIT_PASS, BundleError, ExportError, GoldenMismatchError, Sim2SkyError
+from sim2sky.runtime.inference import onnx_session
 
 __all__ = [
     "TOLERANCE",
@@ -86,20 +87,15 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
 
 def open_session(model: bytes) -> ort.InferenceSession:
-    """A single-threaded CPU session that writes nothing to the terminal.
+    """The single-threaded session that flies.
 
     Raises:
         ExportError: onnxruntime does not load the model.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises many unrelated types
-        raise ExportError(f"onnxruntime {ort.__version__} does not load the model: {error}") from error
+        return onnx_session(model, source="the model")
+    except BundleError as error:
+        raise ExportError(error.message, hint=error.hint) from error
 
 
 def feeds(session: ort.InferenceSession, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
@@ -197,16 +193,12 @@ def write_output(path: str | Path, data: bytes) -> Path:
         if target.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)  # mkstemp makes it private
-        Path(temporary).replace(target)
-        temporary = None
+        temporary.replace(target)
     except OSError as error:
         raise ExportError(
             f"cannot write {target}: {error.strerror}", hint="choose a folder you may write to, with room in it"
@@ -214,7 +206,7 @@ def write_output(path: str | Path, data: bytes) -> Path:
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink(missing_ok=True)
     return target
 
 

@@ -6,6 +6,7 @@ another process, on this machine or on the target.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from sim2sky.runtime.clock import Clock
 from sim2sky.runtime.flight_agent import Tick
 from sim2sky.runtime.link import Link, mavlink
 from sim2sky.runtime.recorder import Recorder
-from sim2sky.runtime.safety import Mode
+from sim2sky.runtime.safety import Mode, Trip
 from sim2sky.runtime.state import CHANNELS, Command, Sample
 
 __all__ = ["WANTED", "AgentIdentity", "Plant", "PlantStatistics", "measurement_contract"]
@@ -38,6 +39,7 @@ WANTED = (
 """Messages the plant reads."""
 
 _S = 1_000_000_000
+SHUTDOWN_S = 0.5
 _MEASURED = (
     ("roll_rad", "rad"), ("pitch_rad", "rad"), ("yaw_rad", "rad"), ("p_radps", "rad/s"), ("q_radps", "rad/s"),
     ("r_radps", "rad/s"), ("airspeed_mps", "m/s"), ("altitude_m", "m"), ("climb_rate_mps", "m/s"), ("north_m", "m"),
@@ -127,7 +129,7 @@ class Plant:
         self._offered: dict[int, tuple[float, ...]] = {}
         self._position: tuple[float, float] | None = None
         self._command = Command(0.0, 0.0, 0.0, 0.0)
-        self._mode = Mode.POLICY
+        self._mode, self._trips = Mode.POLICY, Trip(0)
         self._where = "before the first episode"
         self._silent_since = 0
         self.statistics = PlantStatistics()
@@ -157,12 +159,20 @@ class Plant:
         return AgentIdentity(*messages.versions_from(answer))
 
     def fly(self, episode: int, seed: int) -> EpisodeOutcome:
-        """Fly one seeded episode; `interventions` counts ticks in which the fallback law or the kill switch commanded.
+        """Fly one seeded episode; `interventions` counts ticks in which the guard replaced or limited the command.
 
         Raises:
             LinkError: the agent refuses, falls silent, or sends an impossible command.
         """
         self._where = f"in episode {episode} (seed {seed})"
+        try:
+            return self._fly(episode, seed)
+        except LinkError as error:
+            if self._where in error.message:
+                raise
+            raise LinkError(f"{error.message}, {self._where}", hint=error.hint) from error
+
+    def _fly(self, episode: int, seed: int) -> EpisodeOutcome:
         vehicle, clock = self._vehicle, self._clock
         sample = vehicle.reset(seed)
         record = EpisodeRecord(vehicle)
@@ -181,10 +191,10 @@ class Plant:
             due += self._period_ns
             command = self._paced(sample, due) if self._realtime else self._exchange(sample)
             received = clock.now_ns()
-            interventions += self._mode is not Mode.POLICY
+            interventions += self._mode is not Mode.POLICY or bool(self._trips)
             if self._recorder is not None:
                 action = np.array(command, np.float32)
-                tick = Tick(command, action, _measured(sample), int(self._mode), 0)
+                tick = Tick(command, action, _measured(sample), int(self._mode), int(self._trips))
                 self._recorder.record(vehicle.state_row(), vehicle.setpoint, tick, (received, received, sent))
             sample = vehicle.step(command)
             record.after_step(command)
@@ -196,13 +206,11 @@ class Plant:
         return outcome
 
     def shutdown(self) -> None:
-        """Tell the agent to end.
-
-        Raises:
-            LinkError: it does not acknowledge.
-        """
+        """Tell the agent to end. One that does not answer has ended: its answer may be what was lost."""
         command = mavlink.MAV_CMD_PREFLIGHT_REBOOT_SHUTDOWN
-        self._acknowledged(command, [messages.command_long(command, 0.0, 2.0)])
+        self._timeout_ns = min(self._timeout_ns, int(SHUTDOWN_S * _S))
+        with contextlib.suppress(LinkError):
+            self._acknowledged(command, [messages.command_long(command, 0.0, 2.0)])
 
     def _state_messages(self, sample: Sample) -> list[Any]:
         """Setpoint changes that are not yet acknowledged, then the state: one datagram, so that none can be missed."""
@@ -261,6 +269,7 @@ class Plant:
     def _take(self, message: Any) -> None:
         self._command = messages.command_from(message)
         self._mode = messages.mode_from(message)
+        self._trips = messages.trips_from(message)
 
     def _acknowledged(self, command: int, out: Sequence[Any]) -> None:
         """Send a command until it is acknowledged."""

@@ -195,7 +195,7 @@ class TorchScriptBackend:
             else:
                 action, self._state = self._module(taken, self._state, self._start)
                 self._start = torch.zeros(1)
-        return np.array(action[0])
+        return action[0].numpy().copy()
 
     def reset(self) -> None:
         """See `Backend`."""

@@ -126,6 +126,7 @@ class MavlinkLink:
         self._mav = mavlink.MAVLink(None, srcSystem=system, srcComponent=component)
         self._wanted = None if wanted is None else frozenset(wanted)
         self._pending = bytearray()
+        self._in_step = True
         self._clock = clock or RealClock()
         self.address = Address(address.kind, address.host, sock.getsockname()[1])
         self.statistics = LinkStatistics()
@@ -216,20 +217,32 @@ class MavlinkLink:
         return messages
 
     def _frames(self, data: bytes | bytearray, *, complete: bool) -> tuple[list[Any], int]:
-        """Messages in `data`, and how many bytes are done with; `complete`: nothing will follow."""
+        """Messages in `data`, and how many bytes are done with; `complete`: nothing will follow.
+
+        A frame with an unknown number cannot be checked, so it is believed (and skipped whole) only right after a good
+        one: what looks like a frame while searching after damage may be the inside of another.
+        """
         messages: list[Any] = []
         position, size = 0, len(data)
+        if complete:
+            self._in_step = True
         while position < size:
             if data[position] != MAGIC:
                 start = data.find(MAGIC, position)
                 position = size if start < 0 else start
                 self.statistics.damaged += 1
+                self._in_step = False
                 continue
             if size - position < HEADER:
                 break
             length = HEADER + data[position + 1] + 2 + (SIGNATURE if data[position + 2] & 1 else 0)
             if position + length > size:
-                break
+                if not complete:
+                    break
+                self.statistics.damaged += 1
+                position += 1
+                self._in_step = False
+                continue
             frame = bytearray(data[position : position + length])
             number = frame[7] | frame[8] << 8 | frame[9] << 16
             try:
@@ -237,6 +250,8 @@ class MavlinkLink:
                     raise mavlink.MAVError("unknown incompatibility flag")
                 known = mavlink.mavlink_map.get(number)
                 if known is None:
+                    if not self._in_step:
+                        raise mavlink.MAVError("unknown message while searching")
                     self.statistics.unknown += 1
                 elif self._wanted is None or number in self._wanted:
                     messages.append(self._mav.decode(frame))
@@ -244,7 +259,9 @@ class MavlinkLink:
                 else:
                     _check(frame, known.crc_extra)
                 position += length
+                self._in_step = True
             except (mavlink.MAVError, ValueError):
+                self._in_step = False
                 self.statistics.damaged += 1
                 position += 1  # look for the next frame inside: a damaged length must not swallow it
         if complete and position < size:

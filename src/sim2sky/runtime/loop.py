@@ -80,8 +80,8 @@ class AgentLoop:
         self._running = True
         self._heard = False
         self._heard_ns = 0
-        self._beat_ns = 0
-        self._sync_ns = 0
+        self._beat_ns = -_S
+        self._sync_ns = -_S
         self._offset_ns: int | None = None
         self._round_trip_ns = 0
         self._text = ""
@@ -181,7 +181,7 @@ class AgentLoop:
         tick = self._agent.tick(sample, self._setpoint, now)
         decided = self._clock.now_ns()
         self._reply = messages.actuator_controls(
-            tick.command, self._state_usec, tick.guard, lockstep=not self._realtime
+            tick.command, self._state_usec, tick.guard, tick.trips, lockstep=not self._realtime
         )
         self._out.append(self._reply)
         self._flush()

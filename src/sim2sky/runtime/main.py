@@ -56,8 +56,13 @@ def make_monitor(safety: Mapping[str, Any] | None, contract: Any) -> SafetyMonit
     return SafetyMonitor.for_contract(limits, law, contract)
 
 
-def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float = GOLDEN_TOLERANCE) -> FlightAgent:
+def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float | None = None) -> FlightAgent:
     """A bundle ready to fly: policy loaded, preflight checks passed, guard in place.
+
+    Args:
+        bundle: verified.
+        fmt: policy format; default the active one.
+        tolerance: largest golden error; default what the bundle's optimisation recorded, else `GOLDEN_TOLERANCE`.
 
     Raises:
         GoldenMismatchError: the policy on this machine does not answer as the trainer's did.
@@ -66,7 +71,11 @@ def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float = GOL
     monitor = make_monitor(bundle.safety(), bundle.contract)
     backend = load_backend(bundle, fmt)
     if monitor.limits.preflight_checks_required:
-        preflight(replay_golden(backend, bundle.golden()), tolerance)
+        recorded = bundle.provenance.get("golden_tolerance", GOLDEN_TOLERANCE)
+        allowed = recorded if tolerance is None else tolerance
+        if isinstance(allowed, bool) or not isinstance(allowed, int | float):
+            raise BundleError(f"the bundle's golden_tolerance is no number: {allowed!r}")
+        preflight(replay_golden(backend, bundle.golden()), allowed)
     return FlightAgent(bundle.contract, backend, monitor)
 
 
@@ -93,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--realtime", action="store_true", help="real time; default is lockstep with the plant")
     parser.add_argument("--source", default="hil", choices=("hil", "virtual", "real"), help="what the log is labelled")
     parser.add_argument("--start-time", default="", help="ISO 8601 time to note in the log")
-    parser.add_argument("--tolerance", type=float, default=GOLDEN_TOLERANCE, help="largest golden error")
+    parser.add_argument("--tolerance", type=float, help="largest golden error; default what the bundle says")
     parser.add_argument("--connect-timeout", type=float, default=30.0, help="seconds to wait for the plant")
     parser.add_argument("--peer-timeout", type=float, default=5.0, help="seconds of silence that end the run")
     return parser

@@ -7,12 +7,12 @@ to float32; position to 1e-7 degrees (11 mm); altitude to 1 mm; airspeed and cli
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from sim2sky.errors import LinkError
+from sim2sky.runtime.frames import HOME, Geodetic, euler_to_quaternion, quaternion_to_euler
 from sim2sky.runtime.link import mavlink
-from sim2sky.runtime.safety import Mode
+from sim2sky.runtime.safety import Mode, Trip
 from sim2sky.runtime.state import Command, Sample, Setpoint
 
 __all__ = [
@@ -20,9 +20,7 @@ __all__ = [
     "ATTITUDE_RECEIPT",
     "EPISODE_END",
     "EPISODE_START",
-    "HOME",
     "PLANT",
-    "Geodetic",
     "actuator_controls",
     "attitude_target",
     "autopilot_version",
@@ -31,16 +29,15 @@ __all__ = [
     "decode_command_setpoint",
     "episode_end",
     "episode_start",
-    "euler_to_quaternion",
     "hil_sensor",
     "hil_state",
     "mode_from",
-    "quaternion_to_euler",
     "receipt_of",
     "sample_from",
     "seed_from",
     "setpoint_messages",
     "setpoint_parts",
+    "trips_from",
     "versions_from",
 ]
 
@@ -53,6 +50,7 @@ SPEED = mavlink.MAV_CMD_DO_CHANGE_SPEED
 ALTITUDE = mavlink.MAV_CMD_DO_CHANGE_ALTITUDE
 HEADING = mavlink.MAV_CMD_GUIDED_CHANGE_HEADING
 ATTITUDE_RECEIPT = -mavlink.MAVLINK_MSG_ID_ATTITUDE_TARGET  # no command has a negative number
+TRIPS_SHIFT = 32
 LOCKSTEP_FLAG = 1  # HIL_ACTUATOR_CONTROLS.flags, bit 0: simulation using lockstep
 
 _ARMED = mavlink.MAV_MODE_FLAG_SAFETY_ARMED | mavlink.MAV_MODE_FLAG_HIL_ENABLED
@@ -63,74 +61,18 @@ MODE_FLAGS = {
 }
 
 GRAVITY = 9.80665
+_ALL_TRIPS = sum(Trip)
 _INT16 = 32767
+_ABSURD = 1e9
 _PADDING = [0.0] * 12
 
 
-@dataclass(frozen=True, slots=True)
-class Geodetic:
-    """Home, and metres from it to degrees and back: a plane tangent to the WGS-84 ellipsoid.
-
-    Radii of curvature after Farrell, *Aided Navigation*, eq. 2.6-2.7.
-    """
-
-    latitude_deg: float
-    longitude_deg: float
-    altitude_m: float
-
-    @property
-    def _metres_per_degree(self) -> tuple[float, float]:
-        semi_major, eccentricity2 = 6378137.0, 6.69437999014e-3
-        latitude = math.radians(self.latitude_deg)
-        w = math.sqrt(1.0 - eccentricity2 * math.sin(latitude) ** 2)
-        meridian, normal = semi_major * (1.0 - eccentricity2) / w**3, semi_major / w
-        return math.radians(meridian), math.radians(normal * math.cos(latitude))
-
-    def to_degrees_e7(self, north_m: float, east_m: float) -> tuple[int, int]:
-        """Latitude and longitude in 1e-7 degrees."""
-        per_north, per_east = self._metres_per_degree
-        return (
-            round((self.latitude_deg + north_m / per_north) * 1e7),
-            round((self.longitude_deg + east_m / per_east) * 1e7),
-        )
-
-    def to_metres(self, latitude_e7: int, longitude_e7: int) -> tuple[float, float]:
-        """North and east of home, m."""
-        per_north, per_east = self._metres_per_degree
-        return (
-            (latitude_e7 * 1e-7 - self.latitude_deg) * per_north,
-            (longitude_e7 * 1e-7 - self.longitude_deg) * per_east,
-        )
-
-
-HOME = Geodetic(47.397742, 8.545594, 488.0)
-
-
-def euler_to_quaternion(roll: float, pitch: float, yaw: float) -> list[float]:
-    """Rotation from NED to body as (w, x, y, z); 3-2-1 Euler angles, rad."""
-    cr, sr = math.cos(roll / 2), math.sin(roll / 2)
-    cp, sp = math.cos(pitch / 2), math.sin(pitch / 2)
-    cy, sy = math.cos(yaw / 2), math.sin(yaw / 2)
-    return [
-        cr * cp * cy + sr * sp * sy,
-        sr * cp * cy - cr * sp * sy,
-        cr * sp * cy + sr * cp * sy,
-        cr * cp * sy - sr * sp * cy,
-    ]
-
-
-def quaternion_to_euler(q: list[float]) -> tuple[float, float, float]:
-    """Inverse of `euler_to_quaternion`: roll, yaw in [-pi, pi], pitch in [-pi/2, pi/2]; NaN where q is no rotation."""
-    w, x, y, z = q
-    norm = math.sqrt(w * w + x * x + y * y + z * z)
-    if not (math.isfinite(norm) and norm > 0.5):
-        return math.nan, math.nan, math.nan
-    w, x, y, z = w / norm, x / norm, y / norm, z / norm
-    return (
-        math.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y)),
-        math.asin(min(max(2.0 * (w * y - z * x), -1.0), 1.0)),
-        math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)),
-    )
+def _usable(s: Sample) -> bool:
+    values = (
+        s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps,
+        s.airspeed_mps, s.altitude_m, s.climb_rate_mps, s.north_m, s.east_m,
+    )  # fmt: skip
+    return all(abs(value) < _ABSURD for value in values)  # False for NaN
 
 
 def _int16(value: float) -> int:
@@ -142,7 +84,8 @@ def hil_state(
 ) -> Any:
     """HIL_STATE_QUATERNION with the measured state.
 
-    A sample that is not finite is sent with a quaternion and rates of NaN, which no integer field could say.
+    A sample that is not finite, or absurd (beyond 1e9), is sent with a quaternion and rates of NaN: no integer field
+    could say so.
 
     Args:
         sample: the measured state; its own time is not sent.
@@ -151,9 +94,7 @@ def hil_state(
         home: where the sample's position is counted from.
     """
     s = sample
-    scalars = (s.airspeed_mps, s.altitude_m, s.climb_rate_mps, s.north_m, s.east_m)
-    attitude = (s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps)
-    if not all(map(math.isfinite, (*scalars, *attitude))):
+    if not _usable(s):
         nan = math.nan
         return mavlink.MAVLink_hil_state_quaternion_message(
             time_usec, [nan] * 4, nan, nan, nan, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
@@ -200,13 +141,14 @@ def hil_sensor(sample: Sample, time_usec: int, *, home: Geodetic = HOME) -> Any:
     Standard atmosphere: ICAO Doc 7488, troposphere. A sample that is not finite updates no field.
     """
     s = sample
-    scalars = (s.airspeed_mps, s.altitude_m, s.roll_rad, s.pitch_rad, s.p_radps, s.q_radps, s.r_radps)
-    if not all(map(math.isfinite, scalars)) or not -10000.0 < home.altitude_m + s.altitude_m < 11000.0:
+    if not _usable(s) or not -10000.0 < home.altitude_m + s.altitude_m < 11000.0:
         return mavlink.MAVLink_hil_sensor_message(time_usec, *(0.0,) * 13, fields_updated=0)
     altitude = home.altitude_m + s.altitude_m
     temperature_k = 288.15 - 0.0065 * altitude
     pressure_hpa = 1013.25 * (temperature_k / 288.15) ** 5.255877
-    dynamic_hpa = 0.5 * 1.225 * min(s.airspeed_mps, 1000.0) ** 2 / 100.0  # calibrated airspeed: sea-level density
+    dynamic_hpa = (
+        0.5 * 1.225 * min(max(s.airspeed_mps, 0.0), 1000.0) ** 2 / 100.0
+    )  # calibrated airspeed: sea-level density
     x, y, z = (value * GRAVITY / 1000.0 for value in _specific_force_mg(s))
     accelerometer, gyroscope, pressures, thermometer = 0b111, 0b111 << 3, 0b111 << 9, 1 << 12
     return mavlink.MAVLink_hil_sensor_message(
@@ -249,10 +191,13 @@ def sample_from(message: Any, time_ns: int, *, home: Geodetic = HOME) -> Sample:
     )
 
 
-def actuator_controls(command: Command, time_usec: int, mode: int, *, lockstep: bool) -> Any:
-    """HIL_ACTUATOR_CONTROLS: aileron, elevator, rudder, throttle in the first four controls, who commands in `mode`."""
+def actuator_controls(command: Command, time_usec: int, mode: int, trips: int = 0, *, lockstep: bool) -> Any:
+    """HIL_ACTUATOR_CONTROLS: aileron, elevator, rudder, throttle in the first four controls, who commands in `mode`,
+    the guard's trip bits in the upper half of `flags`.
+    """
+    flags = (LOCKSTEP_FLAG if lockstep else 0) | trips << TRIPS_SHIFT
     return mavlink.MAVLink_hil_actuator_controls_message(
-        time_usec, [*command, *_PADDING], MODE_FLAGS[Mode(mode)], LOCKSTEP_FLAG if lockstep else 0
+        time_usec, [*command, *_PADDING], MODE_FLAGS[Mode(mode)], flags
     )
 
 
@@ -266,6 +211,11 @@ def command_from(message: Any) -> Command:
     if not all(math.isfinite(v) and -1.0 <= v <= 1.0 for v in command) or command.throttle < 0.0:
         raise LinkError(f"the flight agent sent an impossible command {command}")
     return command
+
+
+def trips_from(message: Any) -> Trip:
+    """The guard's trip bits in a HIL_ACTUATOR_CONTROLS; unknown bits of a newer agent are dropped."""
+    return Trip(message.flags >> TRIPS_SHIFT & _ALL_TRIPS)
 
 
 def mode_from(message: Any) -> Mode:

@@ -119,11 +119,11 @@ class FlightLogWriter:
                 dataset.attrs["units"] = list(units)
 
         with _writing(self.path):
-            _replace(self._h5, self.parts / name, fill)
+            _replace(self.parts / name, _image(self._h5, fill))
             self._count += 1
             try:
                 self._write_index()
-            except OSError:
+            except (OSError, RuntimeError):
                 self._count -= 1
                 raise
 
@@ -172,27 +172,35 @@ class FlightLogWriter:
                 part = f"{self.parts.name}/episode_{i:04d}.h5"
                 file[f"episode_{i:04d}"] = self._h5.ExternalLink(part, f"/{PART_GROUP}")
 
-        _replace(self._h5, self.path, fill)
+        _replace(self.path, _image(self._h5, fill))
 
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FlightLogError(
             f"cannot write the flight log {path}: {reason}",
             hint="check that the folder exists, is writable and the disk is not full",
         ) from error
 
 
-def _replace(h5: Any, path: Path, fill: Callable[[Any], None]) -> None:
-    """Write an HDF5 file under a temporary name, bring it to the disk, rename it into place."""
+def _image(h5: Any, fill: Callable[[Any], None]) -> bytes:
+    """An HDF5 file made in memory, so that a failing disk meets plain writes, not the library's open handles."""
+    with h5.File("image", "w", driver="core", backing_store=False) as file:
+        fill(file)
+        file.flush()
+        return file.id.get_file_image()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what the caller leaves there is brought to the disk and renamed into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with h5.File(temporary, "w") as file:
-            fill(file)
+        yield temporary
         handle = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -203,6 +211,11 @@ def _replace(h5: Any, path: Path, fill: Callable[[Any], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _replace(path: Path, image: bytes) -> None:
+    with _replacing(path) as temporary:
+        temporary.write_bytes(image)
+
+
 def gather(path: Path) -> None:
     """Make one file of a log whose writer was killed (or is closing): copy the linked episodes in, drop the parts.
 
@@ -210,15 +223,10 @@ def gather(path: Path) -> None:
         FlightLogError: the log cannot be read or written.
     """
     h5 = import_h5py()
-    parts = path.with_name(path.name + ".parts")
     with _writing(path):
-        with h5.File(path, "r") as source:
-
-            def fill(file: Any) -> None:
-                for name in source:
-                    source.copy(source[name], file, name=name)
-
-            _replace(h5, path, fill)
-        shutil.rmtree(parts, ignore_errors=True)
+        with h5.File(path, "r") as source, _replacing(path) as temporary, h5.File(temporary, "w") as file:
+            for name in source:
+                source.copy(source[name], file, name=name)
+        shutil.rmtree(path.with_name(path.name + ".parts"), ignore_errors=True)
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)

@@ -285,7 +285,7 @@ def _load_checkpoint(settings: TrainingSettings, checkpoint: Path, env: VecEnv) 
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     for i, generator in enumerate(states["environments"]):
-        env.env_method("set_np_random", generator, indices=i)
+        env.set_attr("np_random", generator, indices=i)
     seconds = float(json.loads((checkpoint / "state.json").read_text())["seconds"])
     return model, env, seconds
 

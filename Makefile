@@ -1,0 +1,44 @@
+# Everything a fresh machine needs: `make demo` and `make test` set themselves up.
+# The environment is rebuilt when pyproject.toml, constraints.txt or this file change.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+# Two threads on nets of this size cost more time than they save, and episodes run in parallel anyway.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test lint types train-agents bench clean
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "sim2sky needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sim2sky needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V): set PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	# torch first and pinned: anything that depends on it would bring several GB of GPU libraries along
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+demo: $(STAMP)
+	@scripts/demo.sh
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --maxfail=25
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+train-agents: $(STAMP)
+	@scripts/train_agents.sh
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/env_speed.py
+	$(BIN)/python benchmarks/hil_exchange.py
+	$(BIN)/python benchmarks/policy_latency.py
+
+clean:
+	rm -rf $(VENV) build

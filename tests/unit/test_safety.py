@@ -1,0 +1,295 @@
+"""The guard: each trip, the fallback law's target, hysteresis, the kill latch, and that nominal commands pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from tests.flight_support import NAN, sample, settings
+
+from sim2sky.environments.airframes import airframe
+from sim2sky.environments.tasks import make_contract
+from sim2sky.errors import ConfigError, ContractError
+from sim2sky.runtime.autopilot import Autopilot
+from sim2sky.runtime.limits import SafetyLimits
+from sim2sky.runtime.safety import SWITCHING, Guarded, Mode, SafetyMonitor, Trip
+from sim2sky.runtime.state import Command, Sample, Setpoint
+
+DT = 0.05
+MS = 1_000_000
+LIMIT_RAD = (math.radians(25.0),) * 3
+TRIM = Command(0.0, -0.16, 0.0, 0.6)
+LAW = Command(0.2, 0.1, 0.0, 0.5)
+FINE = Command(0.1, -0.2, 0.05, 0.7)
+SETPOINT = Setpoint(altitude_m=160.0, airspeed_mps=18.0, heading_rad=0.3)
+
+
+class Law:
+    """A fallback law that remembers what it was asked."""
+
+    def __init__(self, answer: Command = LAW) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Sample, Setpoint]] = []
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def command(self, sample: Sample, setpoint: Setpoint) -> Command:
+        self.asked.append((sample, setpoint))
+        return self.answer
+
+
+def monitor(law: Law | None = None, **limits: object) -> SafetyMonitor:
+    values = {"recovery_s": 0.1, **limits}
+    return SafetyMonitor(SafetyLimits.from_json(values), law or Law(), DT, surface_limit_rad=LIMIT_RAD, trim=TRIM)
+
+
+def step(guard: SafetyMonitor, command: Command = FINE, now_ns: int = 0, **state: float) -> Guarded:
+    return guard.guard(sample(**{"time_ns": now_ns, **state}), SETPOINT, command, now_ns)
+
+
+def test_a_nominal_command_passes_bit_for_bit() -> None:
+    guard = monitor()
+    odd = Command(0.1 + 0.2, -1.0 / 3.0, 1e-300, 0.1 * 7)
+    assert step(guard, odd) == (odd, Mode.POLICY, Trip(0))
+    assert all(a == b and type(a) is type(b) for a, b in zip(step(guard, odd).command, odd, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("state", "trip"),
+    [
+        ({"roll_rad": 1.1}, Trip.ATTITUDE),
+        ({"roll_rad": -1.1}, Trip.ATTITUDE),
+        ({"pitch_rad": 0.7}, Trip.ATTITUDE),
+        ({"pitch_rad": -0.7}, Trip.ATTITUDE),
+        ({"altitude_m": 20.0}, Trip.ALTITUDE_LOW),
+        ({"altitude_m": 501.0}, Trip.ALTITUDE_HIGH),
+        ({"north_m": 400.0, "east_m": -400.0}, Trip.RANGE),
+        ({"q_radps": NAN}, Trip.NONFINITE_STATE),
+        ({"east_m": math.inf}, Trip.NONFINITE_STATE),
+    ],
+)
+def test_a_broken_limit_hands_over_to_the_fallback_law(state: dict[str, float], trip: Trip) -> None:
+    law = Law()
+    guard = monitor(law)
+    step(guard)
+    answer = step(guard, **state)
+    assert answer.mode is Mode.FALLBACK and trip in answer.trips and answer.command == law.answer
+    # Negative control: just inside nothing happens.
+    assert step(monitor(), roll_rad=1.04, pitch_rad=-0.6, altitude_m=31.0, north_m=499.0).mode is Mode.POLICY
+
+
+def test_the_fence_can_be_switched_off() -> None:
+    assert step(monitor(geofence_enabled=False), north_m=5000.0).mode is Mode.POLICY
+
+
+@pytest.mark.parametrize("channel", range(4))
+@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
+def test_a_command_that_is_not_finite_never_leaves(channel: int, value: float) -> None:
+    bad = list(FINE)
+    bad[channel] = value
+    answer = step(monitor(), Command(*bad))
+    assert answer.mode is Mode.FALLBACK and Trip.NONFINITE_ACTION in answer.trips
+    assert all(map(math.isfinite, answer.command))
+
+
+def test_the_floor_sends_the_fallback_law_to_a_safe_altitude() -> None:
+    law = Law()
+    step(monitor(law), altitude_m=20.0, yaw_rad=1.2)
+    target = law.asked[-1][1]
+    assert target.altitude_m == 40.0 and target.heading_rad == 1.2 and target.airspeed_mps == 18.0
+    law = Law()
+    step(monitor(law), altitude_m=600.0)
+    assert law.asked[-1][1].altitude_m == 490.0
+
+
+def test_the_fence_turns_the_aircraft_home_from_every_side() -> None:
+    for bearing in (0.0, 1.0, 2.5, -2.0):
+        law = Law()
+        step(monitor(law), north_m=600 * math.cos(bearing), east_m=600 * math.sin(bearing))
+        heading = law.asked[-1][1].heading_rad
+        assert math.cos(heading - bearing) == pytest.approx(-1.0)
+
+
+def test_the_fallback_airspeed_is_the_configured_one_or_the_setpoints_or_the_flown() -> None:
+    for limit, wanted, expected in ((21.0, 18.0, 21.0), (0.0, 17.0, 17.0), (0.0, 0.0, 19.5), (0.0, NAN, 19.5)):
+        law = Law()
+        guard = monitor(law, fallback_airspeed_mps=limit)
+        guard.guard(sample(roll_rad=2.0, airspeed_mps=19.5), Setpoint(airspeed_mps=wanted), FINE, 0)
+        assert law.asked[-1][1].airspeed_mps == expected
+
+
+def test_control_returns_only_after_all_limits_were_kept_for_a_while_and_with_hysteresis() -> None:
+    guard = monitor()  # recovery 0.1 s = 2 ticks, hysteresis 5 degrees
+    assert step(guard, roll_rad=math.radians(61)).mode is Mode.FALLBACK
+    for _ in range(10):  # inside the limit, but not by the hysteresis
+        assert Trip.ATTITUDE in step(guard, roll_rad=math.radians(57)).trips
+    assert step(guard, roll_rad=math.radians(50)).mode is Mode.FALLBACK
+    assert step(guard, roll_rad=math.radians(50)).mode is Mode.POLICY
+    assert step(guard, roll_rad=math.radians(57)).mode is Mode.POLICY
+
+
+def test_a_new_trip_starts_the_wait_again() -> None:
+    guard = monitor()
+    step(guard, roll_rad=2.0)
+    assert step(guard).mode is Mode.FALLBACK
+    step(guard, altitude_m=10.0)
+    assert step(guard, altitude_m=34.0).mode is Mode.FALLBACK  # 30 m floor, 5 m hysteresis
+    assert step(guard).mode is Mode.FALLBACK
+    assert step(guard).mode is Mode.POLICY
+
+
+def test_the_fallback_law_starts_fresh_at_each_hand_over() -> None:
+    law = Law()
+    guard = monitor(law)
+    before = law.resets
+    step(guard, roll_rad=2.0)
+    step(guard, roll_rad=2.0)
+    assert law.resets == before + 1
+    for _ in range(3):
+        step(guard)
+    step(guard, roll_rad=2.0)
+    assert law.resets == before + 2
+
+
+def test_stale_data_brings_the_fallback_law_and_blind_flight_holds_trim() -> None:
+    law = Law()
+    guard = monitor(law, surface_slew_per_s=100.0, throttle_slew_per_s=100.0)
+    old = sample(time_ns=0)
+    assert guard.guard(old, SETPOINT, FINE, 200 * MS).mode is Mode.POLICY
+    stale = guard.guard(old, SETPOINT, FINE, 201 * MS)
+    assert stale.mode is Mode.FALLBACK and stale.trips == Trip.STALE_DATA and stale.command == law.answer
+    blind = guard.guard(old, SETPOINT, FINE, 501 * MS)
+    assert Trip.BLIND in blind.trips and blind.command == TRIM
+    # Fresh data: the law flies on feedback again before the policy gets its turn.
+    assert guard.guard(sample(time_ns=520 * MS), SETPOINT, FINE, 521 * MS).command == law.answer
+
+
+def test_a_clock_that_runs_backwards_is_stale_data() -> None:
+    assert Trip.STALE_DATA in monitor().guard(sample(time_ns=10_000 * MS), SETPOINT, FINE, 0).trips
+
+
+def test_without_any_finite_state_trim_is_held() -> None:
+    law = Law()
+    answer = step(monitor(law), roll_rad=NAN)
+    assert answer.command == TRIM and not law.asked and Trip.BLIND in answer.trips
+
+
+def test_a_fallback_law_that_fails_is_replaced_by_trim_and_reset() -> None:
+    law = Law(Command(NAN, 0.0, 0.0, 0.0))
+    answer = step(monitor(law), roll_rad=2.0)
+    assert answer.command == TRIM and law.resets == 3  # construction, hand-over, failure
+
+    class Overflowing(Law):
+        def command(self, sample: Sample, setpoint: Setpoint) -> Command:
+            raise OverflowError("math range error")
+
+    assert step(monitor(Overflowing()), roll_rad=2.0).command == TRIM
+
+
+def test_deflection_limits_are_degrees_of_the_airframes_own_travel() -> None:
+    guard = monitor(aileron_max=10.0, elevator_max=30.0, rudder_max=5.0, throttle_min=0.2, throttle_max=0.8)
+    answer = step(guard, Command(0.9, 0.9, -0.9, 0.1))
+    assert answer.command == pytest.approx((0.4, 0.9, -0.2, 0.2))
+    assert answer.mode is Mode.POLICY and answer.trips == Trip.SURFACE_LIMIT | Trip.THROTTLE_LIMIT
+
+
+def test_slew_is_limited_per_tick_after_everything_else() -> None:
+    guard = monitor(surface_slew_per_s=2.0, throttle_slew_per_s=1.0)
+    step(guard, Command(0.0, 0.0, 0.0, 0.5))
+    answer = step(guard, Command(1.0, -1.0, 0.05, 0.0))
+    assert answer.command == pytest.approx((0.1, -0.1, 0.05, 0.45)) and answer.trips == Trip.SLEW_LIMIT
+    assert answer.command.rudder == 0.05
+
+
+def test_kill_stops_within_the_tick_and_latches() -> None:
+    guard = monitor()
+    step(guard)
+    assert guard.kill()
+    stopped = (Command(0.0, 0.0, 0.0, 0.0), Mode.KILLED, Trip.KILL)
+    assert step(guard) == stopped
+    guard.reset()  # a new episode is no way out
+    assert step(guard) == stopped
+    assert not guard.arm() and step(guard) == stopped
+    guard.disarm()
+    assert step(guard) == stopped
+    assert guard.arm()
+    first = step(guard)
+    assert first.mode is Mode.FALLBACK and first.command.throttle <= 10.0 * DT
+    step(guard)
+    assert step(guard).mode is Mode.POLICY
+
+
+def test_a_kill_wins_over_a_minimum_throttle_and_over_bad_data() -> None:
+    guard = monitor(throttle_min=0.3)
+    guard.kill()
+    answer = step(guard, Command(NAN, NAN, NAN, NAN), roll_rad=NAN)
+    assert answer.command == (0.0, 0.0, 0.0, 0.0) and Trip.NONFINITE_STATE in answer.trips
+
+
+def test_a_disabled_kill_switch_says_so() -> None:
+    guard = monitor(kill_switch_enabled=False)
+    assert not guard.kill() and step(guard).mode is Mode.POLICY
+
+
+def test_the_shipped_fallback_law_levels_a_banked_aircraft() -> None:
+    law = Autopilot(airframe("ultrastick25e").gains, DT)
+    guard = SafetyMonitor(SafetyLimits(), law, DT, surface_limit_rad=LIMIT_RAD, trim=TRIM)
+    right = guard.guard(sample(roll_rad=1.3), SETPOINT, FINE, 0)
+    assert right.mode is Mode.FALLBACK and right.command.aileron < 0
+
+
+def test_for_contract_takes_travel_rate_and_trim_from_the_contract() -> None:
+    contract = make_contract(settings())
+    guard = SafetyMonitor.for_contract(SafetyLimits(aileron_max=12.5), Law(), contract)
+    assert guard.high.aileron == pytest.approx(0.5) and guard.slew.aileron == pytest.approx(12.0 / 20.0)
+    with pytest.raises(ContractError, match="aileron, elevator, rudder, throttle"):
+        output = replace(contract.output, signals=contract.output.signals[::-1])
+        SafetyMonitor.for_contract(SafetyLimits(), Law(), replace(contract, output=output))
+    with pytest.raises(ContractError, match="rate"):
+        SafetyMonitor.for_contract(SafetyLimits(), Law(), replace(contract, rate_hz=0.0))
+    bare = tuple(replace(s, deflection_limit_rad=0.0) for s in contract.output.signals)
+    with pytest.raises(ContractError, match="deflection"):
+        output = replace(contract.output, signals=bare)
+        SafetyMonitor.for_contract(SafetyLimits(), Law(), replace(contract, output=output))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"aileron_max": 0}, "'aileron_max' must be above 0"),
+        ({"aileron_max": NAN}, "finite"),
+        ({"roll_max": "60"}, "'roll_max' must be a finite number"),
+        ({"geofence_enabled": 1}, "'geofence_enabled' must be true or false"),
+        ({"pitch_max": True}, "'pitch_max' must be a finite number"),
+        ({"throttle_min": 0.8, "throttle_max": 0.5}, "throttle_min"),
+        ({"altitude_min": 490.0}, "max_altitude_m must lie above"),
+        ({"pitch_min": 5.0}, "pitch_min"),
+        ({"blind_data_ms": 100.0}, "blind_data_ms"),
+        ({"roll_max": 4.0}, "attitude_hysteresis_deg"),
+        ({"max_range_m": 10.0}, "range_hysteresis_m"),
+        ({"recovery_s": -1.0}, "negative"),
+        ({"roll_max": 200.0}, "180"),
+    ],
+)
+def test_contradictory_limits_are_refused_by_name(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SafetyLimits.from_json(values)
+
+
+def test_an_unknown_limit_names_the_closest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'aileron_max'"):
+        SafetyLimits.from_json({"ailerons_max": 20})
+    assert SafetyLimits.from_json({"aileron_max": 20, "fallback": {"roll_p": 1}}).aileron_max == 20.0
+
+
+def test_limits_survive_json() -> None:
+    limits = SafetyLimits(roll_max=45.0, geofence_enabled=False)
+    assert SafetyLimits.from_json(limits.to_json()) == limits
+
+
+def test_the_switching_trips_are_those_that_take_control() -> None:
+    assert Trip.SLEW_LIMIT not in SWITCHING and Trip.SURFACE_LIMIT not in SWITCHING
+    assert {t for t in Trip if t in SWITCHING} == set(Trip) - {Trip.SLEW_LIMIT, Trip.SURFACE_LIMIT, Trip.THROTTLE_LIMIT}
