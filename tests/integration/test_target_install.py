@@ -120,20 +120,22 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from sim2sky.deployment import install
-root, release, state, how = Path(sys.argv[1]), *sys.argv[2:5]
+root, release, state = Path(sys.argv[1]), *sys.argv[2:4]
 def on_state(now):
     if now == state:
-        if how == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise install.TargetError("made to fail in " + now)
+        os.kill(os.getpid(), signal.SIGKILL)
 install.install(root, release, on_state=on_state,
                 check=lambda root, release: install.run_inference_test(root, release, samples=20))
 """
 
 
-def installer_ended(target: LocalTarget, release: str, state: str, how: str) -> subprocess.CompletedProcess[str]:
+def _tested(root: Path, release: str) -> dict[str, object]:
+    return installer.run_inference_test(root, release, samples=20)
+
+
+def installer_ended(target: LocalTarget, release: str, state: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", KILLER, str(target.root), release, state, how],
+        [sys.executable, "-c", KILLER, str(target.root), release, state],
         env={**os.environ, "PYTHONPATH": str(SRC)},
         capture_output=True,
         text=True,
@@ -148,8 +150,17 @@ def test_ended_in_every_state_the_previous_release_flies(
 ) -> None:
     first = target.activate(old, samples=20)["release"]
     release = target.stage(new)
-    done = installer_ended(target, release, state, how)
-    assert done.returncode == (-signal.SIGKILL if how == "kill" else 1), done.stderr
+    if how == "kill":
+        done = installer_ended(target, release, state)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    else:
+
+        def fail(now: str) -> None:
+            if now == state:
+                raise TargetError(f"made to fail in {now}")
+
+        with pytest.raises(TargetError, match=f"made to fail in {state}"):
+            installer.install(target.root, release, on_state=fail, check=_tested)
     assert target.active() == first
     assert flown(target)["digest"] == old.digest
     if how == "error":  # cleaned up at once; after a kill, by the next installation
@@ -167,7 +178,7 @@ def test_killed_during_the_very_first_installation_nothing_is_active(
     target: LocalTarget, new: Bundle, state: str
 ) -> None:
     release = target.stage(new)
-    installer_ended(target, release, state, "kill")
+    installer_ended(target, release, state)
     assert target.active() is None
     with pytest.raises(TargetError, match="nothing is installed"):
         _run_current(target)
