@@ -130,7 +130,7 @@ def _pays(row: Measurement, base: Measurement, rules: Rules) -> tuple[bool, str]
     if not (smaller or faster):
         return False, f"{text}: neither smaller nor faster by {rules.min_gain:.0%} beyond noise"
     if max(size, latency) > 1.0 + rules.max_cost:
-        return False, f"{text}: paid for with more than {rules.max_cost:.0%} of the other"
+        return False, f"{text}: more than {rules.max_cost:.0%} of cost in either is no gain"
     return True, text
 
 
