@@ -17,15 +17,13 @@ from sim2sky.deployment.candidates import (
     BASELINE,
     METHODS,
     Candidate,
+    Flight,
     Measurement,
-    Rules,
     Table,
     candidates_for,
-    choose,
-    mcnemar_p,
     measure,
-    render_table,
 )
+from sim2sky.deployment.choice import Rules, choose, growth_bound, mcnemar_p, render_table
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
 from sim2sky.deployment.verification import parse_model
 from sim2sky.errors import ConfigError, ExportError, GoldenMismatchError
@@ -44,6 +42,13 @@ def outcomes(lost: int = 0, won: int = 0, base: int = 90) -> tuple[tuple[bool, .
     return tuple(baseline), tuple(other)
 
 
+def flown_like(successes: Sequence[bool], growth: float = 1.0, activity: float = 1.0) -> tuple[Flight, ...]:
+    """Flights with those successes; errors scatter over seeds alike for every candidate, times `growth`."""
+    rng = np.random.default_rng(1)
+    drawn = zip(successes, rng.lognormal(size=len(successes)), rng.uniform(1, 3, len(successes)), strict=True)
+    return tuple(Flight(s, float(e * growth), float(a * activity)) for s, e, a in drawn)
+
+
 def row(
     name: str,
     size: int = 1000,
@@ -52,9 +57,11 @@ def row(
     rounds_won: float | None = None,
     successes: Sequence[bool] | None = outcomes()[0],
     max_error: float = 0.01,
+    growth: float = 1.0,
+    activity: float = 1.0,
 ) -> Measurement:
     won = (1.0 if latency < 1 else 0.0) if rounds_won is None else rounds_won
-    flown = None if successes is None else tuple(successes)
+    flown = None if successes is None else flown_like(successes, growth, activity)
     return Measurement(
         Candidate(name, b"x" * size), size, 10 * latency, 20 * latency, latency, won, max_error, max_error / 5, flown
     )
@@ -74,9 +81,37 @@ def test_faster_and_as_good_is_kept() -> None:
     assert decide(row("pruned", 1000, 0.6)) == "pruned"
 
 
-def test_smaller_though_somewhat_slower_is_kept_while_the_product_gains() -> None:
-    assert decide(row("int8", 400, 1.5)) == "int8"
-    assert decide(row("int8", 800, 1.5)) == BASELINE
+def test_size_must_not_be_paid_for_with_speed_nor_speed_with_size() -> None:
+    assert decide(row("int8", 400, 1.05)) == "int8"
+    assert decide(row("int8", 400, 1.5)) == BASELINE
+    assert decide(row("wide", 1500, 0.5)) == BASELINE
+    table = Table((row(BASELINE), row("int8", 400, 1.5)))
+    assert "2.50x smaller and 1.50x slower: more than 10% of cost" in choose(table).verdicts["int8"]
+
+
+@pytest.mark.parametrize("what", ["growth", "activity"])
+def test_tracking_error_or_action_rate_that_grows_is_refused_though_every_episode_succeeds(what: str) -> None:
+    assert decide(row("int8", 400, **{what: 1.04})) == "int8"
+    assert decide(row("int8", 400, **{what: 1.06})) == BASELINE
+    words = {"growth": "tracking error", "activity": "action rate"}[what]
+    verdict = choose(Table((row(BASELINE), row("int8", 400, **{what: 1.2})))).verdicts["int8"]
+    assert f"its {words} may be larger up to 20%, 5% are allowed" in verdict
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=3, max_size=30), st.floats(0.5, 2))
+def test_growth_bound_of_a_constant_ratio_is_that_ratio(values: list[float], ratio: float) -> None:
+    assert growth_bound(values, [v * ratio for v in values]) == pytest.approx(ratio, rel=1e-6)
+
+
+def test_growth_bound_covers_the_true_ratio_in_95_percent() -> None:
+    rng = np.random.default_rng(0)
+    base = np.ones(20)
+    covered = [growth_bound(base, base * np.exp(rng.normal(0.1, 0.3, 20))) >= np.exp(0.1) for _ in range(2000)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_growth_bound_of_nothing_is_infinite() -> None:
+    assert growth_bound([float("nan"), 1.0], [1.0, 0.0]) == float("inf")
 
 
 @pytest.mark.parametrize(("size", "latency"), [(1500, 1.2), (1000, 1.0), (950, 0.95), (1001, 1.5)])
@@ -146,7 +181,7 @@ def test_answers_that_are_not_finite_are_refused() -> None:
 
 def test_of_several_the_best_product_is_kept() -> None:
     worse = outcomes(lost=20)[1]
-    rows = (row("a", 400, 1.5), row("b", 700, 0.7), row("c", 300, 0.9), row("d", 100, 0.1, successes=worse))
+    rows = (row("a", 400, 1.05), row("b", 700, 0.7), row("c", 300, 0.9), row("d", 100, 0.1, successes=worse))
     for order in itertools.permutations(rows):
         assert decide(*order) == "c"
 
@@ -173,7 +208,7 @@ def test_mcnemar_needs_pairs() -> None:
 
 def test_the_table_holds_every_candidate_and_ends_in_the_decision() -> None:
     base, worse = outcomes(lost=15)
-    table = Table((row(BASELINE, successes=base), row("int8", 400, 1.5), row("pruned", 500, 0.5, successes=worse)))
+    table = Table((row(BASELINE, successes=base), row("int8", 400, 1.05), row("pruned", 500, 0.5, successes=worse)))
     text = render_table(choose(table))
     lines = text.splitlines()
     assert lines[0].split()[:2] == ["candidate", "bytes"]
@@ -201,12 +236,12 @@ def built(network: Network) -> list[Candidate]:
     return candidates_for(network, observations=observations(network, 400), prune_amount=0.5)
 
 
-def flights(rates: dict[bytes, float]) -> Callable[[bytes], list[bool]]:
+def flights(rates: dict[bytes, float]) -> Callable[[bytes], list[Flight]]:
     """Flies the same 200 seeds for every model: seed i succeeds if its difficulty is below the model's skill."""
     difficulty = np.random.default_rng(0).random(200)
 
-    def evaluate(model: bytes) -> list[bool]:
-        return [bool(d < rates.get(model, 0.95)) for d in difficulty]
+    def evaluate(model: bytes) -> list[Flight]:
+        return list(flown_like([bool(d < rates.get(model, 0.95)) for d in difficulty]))
 
     return evaluate
 
@@ -234,7 +269,7 @@ def test_measured_numbers_are_of_the_models(network: Network, built: list[Candid
     for measured in table.rows:
         assert measured.n_bytes == len(measured.candidate.model)
         assert 0.5 < measured.median_us <= measured.p99_us < 1e5
-        assert measured.success_rate == base.success_rate
+        assert measured.successes == base.successes
     for measured in table.rows[1:]:
         assert 1e-3 < measured.max_error < 3.0
         assert 0 < measured.mean_error < measured.max_error

@@ -1,15 +1,14 @@
-"""Smaller and faster versions of a policy, measured side by side, and the rule by which one replaces the float model.
+"""Smaller and faster versions of a policy, measured side by side; `choice` decides which of them flies.
 
 Imports no torch until a pruned version is asked for.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +25,28 @@ __all__ = [
     "BASELINE",
     "METHODS",
     "Candidate",
-    "Decision",
     "Evaluate",
+    "Flight",
     "Measurement",
-    "Rules",
     "Table",
     "candidates_for",
-    "choose",
-    "mcnemar_p",
     "measure",
-    "render_table",
 ]
 
 BASELINE = "fp32"
 METHODS = ("dynamic_int8", "dynamic_uint8", "static_qdq", "pruned")
-Evaluate = Callable[[bytes], Sequence[bool]]
-"""Flies episodes with the ONNX model it is given: success per seed, same seeds in the same order for every model."""
+
+
+class Flight(NamedTuple):
+    """One episode of a candidate. `tracking_error` and `action_rate` in any units, the same for all candidates."""
+
+    success: bool
+    tracking_error: float
+    action_rate: float
+
+
+Evaluate = Callable[[bytes], Sequence[Flight]]
+"""Flies episodes with the ONNX model it is given: one flight per seed, same seeds in the same order for every model."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,25 +57,6 @@ class Candidate:
     model: bytes
     network: Network | None = None
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """When a version may replace the float model.
-
-    Attributes:
-        min_gain: how much smaller or faster it must be, as a fraction.
-        min_rounds_won: fraction of the interleaved timing rounds in which it must be faster: one lucky median is noise.
-        alpha: a loss of closed-loop success at this one-sided significance refuses it.
-        max_success_loss: largest loss of success accepted as a point estimate, however insignificant.
-        min_pairs: fewer paired episodes decide nothing, and nothing is replaced.
-    """
-
-    min_gain: float = 0.10
-    min_rounds_won: float = 0.9
-    alpha: float = 0.05
-    max_success_loss: float = 0.02
-    min_pairs: int = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +70,7 @@ class Measurement:
         latency_ratio: median over the rounds of this round's median divided by the baseline's in the same round.
         rounds_won: fraction of the rounds in which it was faster than the baseline.
         max_error, mean_error: on the golden vectors.
-        successes: per paired seed, or None if nothing was flown.
+        flights: per paired seed, or None if nothing was flown.
     """
 
     candidate: Candidate
@@ -95,12 +81,12 @@ class Measurement:
     rounds_won: float
     max_error: float
     mean_error: float
-    successes: tuple[bool, ...] | None
+    flights: tuple[Flight, ...] | None
 
     @property
-    def success_rate(self) -> float | None:
-        """Fraction of episodes that succeeded."""
-        return None if not self.successes else sum(self.successes) / len(self.successes)
+    def successes(self) -> tuple[bool, ...] | None:
+        """Success per paired seed."""
+        return None if self.flights is None else tuple(f.success for f in self.flights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,23 +99,6 @@ class Table:
     def baseline(self) -> Measurement:
         """The float model."""
         return self.rows[0]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """Which candidate is kept, and for every candidate why it is or is not.
-
-    Attributes:
-        kept: the measurement of the candidate to fly.
-        sentence: the decision in one sentence.
-        verdicts: per candidate name, one sentence.
-        table: what it was decided on.
-    """
-
-    kept: Measurement
-    sentence: str
-    verdicts: Mapping[str, str]
-    table: Table
 
 
 def candidates_for(
@@ -229,10 +198,10 @@ def measure(
     medians = np.median(times, axis=2)
     rows = []
     for i, candidate in enumerate(candidates):
-        successes = None if evaluate is None else tuple(bool(s) for s in evaluate(candidate.model))
-        if successes is not None and rows and len(successes) != len(rows[0].successes or ()):
+        flights = None if evaluate is None else tuple(evaluate(candidate.model))
+        if flights is not None and rows and len(flights) != len(rows[0].flights or ()):
             raise ExportError(
-                f"'{candidate.name}' flew {len(successes)} episodes, '{names[0]}' {len(rows[0].successes or ())}: "
+                f"'{candidate.name}' flew {len(flights)} episodes, '{names[0]}' {len(rows[0].flights or ())}: "
                 "they must fly the same seeds"
             )
         rows.append(
@@ -245,7 +214,7 @@ def measure(
                 float(np.mean(medians[i] < medians[0])),
                 max_error(golden, answers[i]),
                 _mean_error(golden, answers[i]),
-                successes,
+                flights,
             )
         )
     return Table(tuple(rows))
@@ -257,115 +226,3 @@ def _mean_error(golden: GoldenVectors, actions: NDArray[Any]) -> float:
     if golden.scale is None:
         return float((expected != got).any(axis=1).mean())
     return float((np.abs(expected - got) / golden.scale).mean())
-
-
-def mcnemar_p(baseline: Sequence[bool], candidate: Sequence[bool]) -> float:
-    """Exact one-sided p-value that the candidate succeeds less often, on paired seeds (McNemar 1947).
-
-    Only seeds on which the two differ tell anything: under equality each of them is lost with probability 1/2, so the
-    p-value is the upper binomial tail of the losses.
-    """
-    lost = sum(b and not c for b, c in zip(baseline, candidate, strict=True))
-    won = sum(c and not b for b, c in zip(baseline, candidate, strict=True))
-    return sum(math.comb(lost + won, k) for k in range(lost, lost + won + 1)) / 2 ** (lost + won)
-
-
-def choose(table: Table, rules: Rules | None = None) -> Decision:
-    """Keep a candidate only if it pays and costs nothing in flight; otherwise the float model stays.
-
-    It pays if it is smaller by `min_gain`, or faster by `min_gain` and in `min_rounds_won` of the rounds, and what it
-    gains in the one it does not lose in the other: size ratio times latency ratio is below 1. It costs nothing if on
-    the same seeds its success is not significantly lower (exact one-sided McNemar test at `alpha`) *and* is not lower
-    by more than `max_success_loss` as it stands: few episodes make every loss insignificant, so the test alone would
-    wave everything through. Telling .85 from .80 takes about 220 paired episodes. Of several, the lowest product of
-    size and latency is kept.
-    """
-    rules = rules or Rules()
-    base = table.baseline
-    verdicts = {base.candidate.name: "the float model, exact to rounding"}
-    kept, product = base, 1.0
-    for row in table.rows[1:]:
-        gain, why = _pays(row, base, rules)
-        harm = _harm(row, base, rules)
-        name = row.candidate.name
-        if not gain:
-            verdicts[name] = f"refused: {why}" + (f"; {harm}" if harm else "")
-        elif harm:
-            verdicts[name] = f"refused: {why}, but {harm}"
-        else:
-            verdicts[name] = f"allowed: {why}, not worse in closed loop"
-            if (score := row.n_bytes / base.n_bytes * row.latency_ratio) < product:
-                kept, product = row, score
-    if kept is base:
-        flown = "" if base.successes is not None else " Nothing was flown, so nothing may replace it."
-        sentence = f"{base.candidate.name} stays: no candidate is both worth it and as good in closed loop.{flown}"
-        if len(table.rows) == 1:
-            sentence = f"{base.candidate.name} stays: there was no other candidate."
-    else:
-        sentence = f"{kept.candidate.name} replaces {base.candidate.name}: {verdicts[kept.candidate.name][9:]}."
-    return Decision(kept, sentence, verdicts, table)
-
-
-def _pays(row: Measurement, base: Measurement, rules: Rules) -> tuple[bool, str]:
-    size, latency = row.n_bytes / base.n_bytes, row.latency_ratio
-    smaller = size <= 1.0 - rules.min_gain
-    faster = latency <= 1.0 - rules.min_gain and row.rounds_won >= rules.min_rounds_won
-    text = f"{_ratio(size, 'smaller', 'larger')} and {_ratio(latency, 'faster', 'slower')}"
-    if not (smaller or faster):
-        return False, f"{text}: neither smaller nor faster by {rules.min_gain:.0%} beyond noise"
-    if size * latency >= 1.0:
-        return False, f"{text}: it loses more than it gains"
-    return True, text
-
-
-def _ratio(value: float, better: str, worse: str) -> str:
-    return f"{1 / value:.2f}x {better}" if value <= 1.0 else f"{value:.2f}x {worse}"
-
-
-def _harm(row: Measurement, base: Measurement, rules: Rules) -> str:
-    """Why the candidate may not fly, or nothing."""
-    if not math.isfinite(row.max_error):
-        return "some of its answers are not finite"
-    if base.successes is None or row.successes is None:
-        return "nothing shows that it is as good in closed loop"
-    n = len(base.successes)
-    if n < rules.min_pairs:
-        return f"{n} paired episodes are too few to show that it is as good ({rules.min_pairs} needed)"
-    loss = (sum(base.successes) - sum(row.successes)) / n
-    p = mcnemar_p(base.successes, row.successes)
-    counts = f"{sum(row.successes)} of {n} successes against {sum(base.successes)}"
-    if p < rules.alpha:
-        return f"significantly worse in closed loop: {counts} (p = {p:.2g})"
-    if loss > rules.max_success_loss + 1e-12:
-        return f"worse in closed loop: {counts}, more than the {rules.max_success_loss:.0%} allowed"
-    return ""
-
-
-def render_table(decision: Decision) -> str:
-    """The whole table as plain text, every verdict, and the decision as its last line."""
-    header = ("candidate", "bytes", "median us", "p99 us", "latency", "max error", "mean error", "success")
-    lines: list[tuple[str, ...]] = [header]
-    for row in decision.table.rows:
-        success = "-" if row.successes is None else f"{sum(row.successes)}/{len(row.successes)}"
-        lines.append(
-            (
-                row.candidate.name,
-                str(row.n_bytes),
-                f"{row.median_us:.1f}",
-                f"{row.p99_us:.1f}",
-                f"{row.latency_ratio:.2f}x",
-                f"{row.max_error:.2g}",
-                f"{row.mean_error:.2g}",
-                success,
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-    text.append("")
-    for row in decision.table.rows:
-        note = f" ({row.candidate.note})" if row.candidate.note else ""
-        text.append(f"{row.candidate.name}{note}: {decision.verdicts[row.candidate.name]}")
-    return "\n".join([*text, "", decision.sentence])

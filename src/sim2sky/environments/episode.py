@@ -12,7 +12,7 @@ import numpy as np
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.runtime.state import Command, Sample, Setpoint
 
-__all__ = ["EpisodeOutcome", "EpisodeRecord", "Pilot", "fly_episode"]
+__all__ = ["EpisodeOutcome", "EpisodeRecord", "Pilot", "channel_names", "fly_episode"]
 
 Pilot = Callable[[Sample, Setpoint, int], Command]
 """Measured sample, setpoint and time in ns to a command; autopilots and flight agents alike."""
@@ -22,6 +22,11 @@ _CHANNEL_NAMES = {
     "attitude": ("roll_rmse_rad", "pitch_rmse_rad", "airspeed_rmse_mps"),
     "rate": ("p_rmse_radps", "q_rmse_radps", "r_rmse_radps"),
 }
+
+
+def channel_names(task: str) -> tuple[str, str, str]:
+    """Keys of `EpisodeOutcome.tracking_rmse`, in the order of `tasks.tracking_errors`."""
+    return _CHANNEL_NAMES[task]
 
 
 @dataclass(frozen=True)

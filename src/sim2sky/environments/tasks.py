@@ -12,7 +12,14 @@ from sim2sky.environments.airframes import Airframe, airframe
 from sim2sky.runtime.observation import HISTORY, bank_reference, climb_rate_reference, signal, wrap_angle
 from sim2sky.runtime.state import CHANNELS, Sample, Setpoint
 
-__all__ = ["envelope_violation", "make_contract", "reward_function", "tracking_errors", "within_tolerance"]
+__all__ = [
+    "envelope_violation",
+    "make_contract",
+    "reward_function",
+    "tolerances",
+    "tracking_errors",
+    "within_tolerance",
+]
 
 SURFACE_AUTHORITY = 0.6  # of full travel around trim: what the policy's range stands for
 

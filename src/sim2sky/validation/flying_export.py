@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from sim2sky.config.deployment import OptimizationSettings
 from sim2sky.config.environment import EnvironmentSettings
 from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment.bundling import rebundle
-from sim2sky.deployment.candidates import BASELINE, candidates_for, choose, measure, render_table
+from sim2sky.deployment.candidates import BASELINE, Flight, candidates_for, measure
+from sim2sky.deployment.choice import choose, render_table
 from sim2sky.deployment.test_inference import DEFAULT_TOLERANCE
 from sim2sky.environments.airframes import AIRFRAMES
+from sim2sky.environments.episode import channel_names
+from sim2sky.environments.tasks import tolerances
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.checks import ProgressHook
 from sim2sky.validation.flight import FlightJob, collect_observations, is_flyable
@@ -108,7 +112,7 @@ def optimise_bundle(
     with tempfile.TemporaryDirectory(prefix="sim2sky-optimise-") as folder:
         count = 0
 
-        def evaluate(model: bytes) -> Sequence[bool]:
+        def evaluate(model: bytes) -> Sequence[Flight]:
             nonlocal count
             count += 1
             other = rebundle(bundle, Path(folder) / str(count), model, method="candidate")
@@ -116,7 +120,11 @@ def optimise_bundle(
             told = progress or _ignore
             name = f"candidate {count}/{len(candidates)}"
             flown = fly_campaign(job, seeds, workers=validation.workers, progress=functools.partial(told, name))
-            return [o.success for o in flown]
+            units = dict(zip(channel_names(job.environment.task.name), tolerances(job.environment.task), strict=True))
+            return [
+                Flight(o.success, statistics.fmean(o.tracking_rmse[c] / units[c] for c in units), o.action_rate)
+                for o in flown
+            ]
 
         decision = choose(measure(candidates, bundle.golden(), evaluate if flyable else None))
     kept, table = decision.kept, render_table(decision)
