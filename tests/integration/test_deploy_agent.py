@@ -211,6 +211,7 @@ def test_failed_validation_stops_before_the_target(plan: DeployPlan, tmp_path: P
     assert (result.outcome, result.step) == ("fail", 3)
     assert lines[-1] == "✗ Validation failed. Aborting deployment."
     assert not (plan.output / "target").exists()
+    assert json.loads((plan.output / "report.json").read_text())["verdict"] == "fail"
     assert any("nothing to optimize: switched off" in line for line in lines)
 
 

@@ -133,7 +133,7 @@ class _Run:
             self.begin(3)
             validator, results = self.validate(bundle)
             if (outcome := overall(results)) != "pass":
-                self.say(report_text(results, validator.pending))
+                self.report(validator, results)
                 return self.stopped(outcome, results, bundle, "Validation")
             self.begin(4)
             release = self.copy(bundle)
@@ -147,11 +147,7 @@ class _Run:
         except KeyboardInterrupt:
             self.state.log(f"{self.now()} step {self.step} interrupted")
             raise
-        text = report_text(results, validator.pending)
-        self.say(text)
-        self.wrote(self.state.write("report.txt", text))
-        report = json.dumps(report_json(validator, results), indent=1, ensure_ascii=False)
-        self.wrote(self.state.write("report.json", report + "\n"))
+        self.report(validator, results)
         if (outcome := overall(results)) != "pass":
             return self.stopped(outcome, results, bundle, "HIL validation")
         for line in (_RULE, "✓ Deployment complete!", _RULE, "", "Next steps:"):
@@ -160,6 +156,13 @@ class _Run:
             self.say(f"{number}. {text}")
         self.state.log(f"{self.now()} complete")
         return DeployResult("pass", 6, results, bundle.path, self.target.name, self.written)
+
+    def report(self, validator: DeploymentValidator, results: list[ValidationResult]) -> None:
+        text = report_text(results, validator.pending)
+        self.say(text)
+        self.wrote(self.state.write("report.txt", text))
+        data = json.dumps(report_json(validator, results), indent=1, ensure_ascii=False)
+        self.wrote(self.state.write("report.json", data + "\n"))
 
     def stopped(self, outcome: Outcome, results: list[ValidationResult], bundle: Bundle, what: str) -> DeployResult:
         word = "failed" if outcome == "fail" else "inconclusive"
