@@ -43,8 +43,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
+    """Other tests' worker pools may live on in this process; ours must leave nothing of its own."""
+    before = set(psutil.Process().children(recursive=True))
     yield
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def agents_child() -> psutil.Process:
+    """The flight agent that `run_hil` started."""
+    (child,) = (c for c in psutil.Process().children() if "sim2sky.runtime.main" in " ".join(c.cmdline()))
+    return child
 
 
 def simulate(bundle: Bundle, env: EnvironmentSettings, seeds: list[int]) -> list[EpisodeOutcome]:
@@ -192,8 +200,7 @@ def test_an_agent_killed_in_flight_is_a_plain_error_and_finished_episodes_surviv
 ) -> None:
     def kill(episode: int, outcome: EpisodeOutcome) -> None:
         if episode == 1:
-            (child,) = psutil.Process().children()
-            threading.Timer(0.02, os.kill, (child.pid, signal.SIGKILL)).start()
+            threading.Timer(0.02, os.kill, (agents_child().pid, signal.SIGKILL)).start()
 
     with pytest.raises(LinkError, match=r"in episode \d.*code -9") as caught:
         run_hil(
@@ -214,8 +221,7 @@ def test_an_agent_killed_in_flight_is_a_plain_error_and_finished_episodes_surviv
 
 def test_an_agent_that_hangs_is_given_up_in_bounded_time(bundle: Bundle, tmp_path: Path) -> None:
     def stop(episode: int, outcome: EpisodeOutcome) -> None:
-        (child,) = psutil.Process().children()
-        os.kill(child.pid, signal.SIGSTOP)
+        os.kill(agents_child().pid, signal.SIGSTOP)
 
     begun = time.monotonic()
     with pytest.raises(LinkError, match="does not answer in episode 1"):
