@@ -251,9 +251,11 @@ def run_deploy(
     if as_json:
         _print_json(result.to_json())
     else:
+        from sim2sky.validation.checks import shown
+
         print("\nWritten:")
         for path in result.written:
-            print(f"  {path}")
+            print(f"  {shown(path)}")
     return _EXIT[result.outcome]
 
 

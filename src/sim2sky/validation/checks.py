@@ -35,10 +35,17 @@ __all__ = [
     "judge_episodes",
     "limits_of",
     "open_subject",
+    "shown",
 ]
 
 Status = Outcome | Literal["not supported"]
 ProgressHook = Callable[[str, Progress], None]
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it here: relative below the working folder, else absolute."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import ConfigError
 from sim2sky.hil.hil_test import HilResult, run_hil
 from sim2sky.validation.campaign import Progress, campaign_seeds
-from sim2sky.validation.checks import ProgressHook, Subject, ValidationResult, golden_tolerance, judge_episodes
+from sim2sky.validation.checks import ProgressHook, Subject, ValidationResult, golden_tolerance, judge_episodes, shown
 from sim2sky.validation.flight import environment_for, why_not_flyable
 from sim2sky.validation.statistics import clopper_pearson
 
@@ -109,7 +109,7 @@ def judge_hil(
     if common := [o for o in run.outcomes if o.seed in by_seed]:
         same = sum(by_seed[o.seed] == o.success for o in common)
         result.metrics["same_success_as_simulation"] = f"{same}/{len(common)}"
-    logs = [str(log) for log in (run.plant_log, run.agent_log) if log is not None]
+    logs = [shown(log) for log in (run.plant_log, run.agent_log) if log is not None]
     if logs:
         result.metrics["logs"] = ", ".join(logs)
     if run.problem:
