@@ -79,7 +79,7 @@ def open_target(text: str) -> Target:
         what = "ssh" if kind != "serial" else "serial"
         raise NotSupportedError(
             f"{what} targets ('{text}'): this version installs into local folders",
-            hint="deploy to local:FOLDER, and copy that folder to the flight computer",
+            hint="run sim2sky on the flight computer itself and deploy to local:FOLDER there",
         )
     raise ConfigError(f"'{text}' is no target", hint="write local:FOLDER")
 
