@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ _EXTRA_OF = {
 
 
 @contextlib.contextmanager
-def _extras() -> Iterator[None]:
+def _extras() -> Generator[None, None, None]:
     """A missing optional package names the extra that brings it."""
     try:
         yield
@@ -52,7 +52,7 @@ def _extras() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bars() -> Iterator[Hook]:
+def _bars() -> Generator[Hook, None, None]:
     """Progress bars on stderr with the running interval; silent where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

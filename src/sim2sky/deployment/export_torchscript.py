@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ __all__ = ["export_to_torchscript", "main", "torchscript_actions", "torchscript_
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """torch deprecates TorchScript in each of its functions; it stays the specification's second format."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

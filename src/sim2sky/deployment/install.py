@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def _ignore(_: str) -> None:
 
 
 @contextlib.contextmanager
-def _plain_errors(root: Path) -> Iterator[None]:
+def _plain_errors(root: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
@@ -52,7 +52,7 @@ def _plain_errors(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
+def _lock(root: Path) -> Generator[None, None, None]:
     """One installation at a time; the kernel releases the lock when its owner dies."""
     with (root / "install.lock").open("a") as file:
         try:

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def content_hash(*parts: object) -> str:
 
 
 @contextlib.contextmanager
-def plain_file_errors(what: Path) -> Iterator[None]:
+def plain_file_errors(what: Path) -> Generator[None, None, None]:
     """Turn what the operating system says about a folder into an error a user can act on."""
     try:
         yield
@@ -66,7 +66,7 @@ class PipelineState:
             ) from error
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None, None, None]:
         """One deployment at a time in this folder.
 
         Raises:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def quantize_bytes(
 
 
 @contextlib.contextmanager
-def _quiet_root_logger() -> Iterator[None]:
+def _quiet_root_logger() -> Generator[None, None, None]:
     """The quantiser logs through the root logger, which would install a handler for good where there is none."""
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)

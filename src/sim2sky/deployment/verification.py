@@ -9,7 +9,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def golden_actions(session: ort.InferenceSession, golden: GoldenVectors) -> NDAr
 
 
 @contextlib.contextmanager
-def _mapped() -> Iterator[None]:
+def _mapped() -> Generator[None, None, None]:
     try:
         yield
     except Sim2SkyError:

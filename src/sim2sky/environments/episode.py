@@ -57,7 +57,8 @@ class EpisodeOutcome:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Inverse of `to_json`."""
         rmse = {k: math.nan if v is None else float(v) for k, v in data["tracking_rmse"].items()}
-        return cls(**{**data, "tracking_rmse": rmse})
+        values: dict[str, Any] = {**data, "tracking_rmse": rmse}
+        return cls(**values)
 
 
 class EpisodeRecord:

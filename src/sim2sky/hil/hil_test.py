@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -199,7 +199,7 @@ def _listen(link: str, host: str, port: int, clock: Clock) -> MavlinkLink:
 @contextlib.contextmanager
 def _agent_process(
     arguments: Sequence[str], output: Path | None, environment: Mapping[str, str] | None
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Generator[subprocess.Popen[bytes], None, None]:
     """The agent as a child in a session of its own (so that Ctrl-C reaches only us), ended by its id at the end."""
     with contextlib.ExitStack() as stack:
         sink = subprocess.DEVNULL if output is None else stack.enter_context(output.open("wb"))

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -176,7 +176,7 @@ class FlightLogWriter:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
@@ -196,7 +196,7 @@ def _image(h5: Any, fill: Callable[[Any], None]) -> bytes:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path) -> Generator[Path, None, None]:
     """A temporary name beside `path`; what the caller leaves there is brought to the disk and renamed into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

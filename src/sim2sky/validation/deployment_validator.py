@@ -190,7 +190,7 @@ def _shown(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
     # Four decimals as specified; a golden error of 4e-7 would read 0.0000.
-    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"
+    return f"{value:.4f}" if value == 0.0 or abs(value) >= 1e-3 else f"{value:.2e}"
 
 
 def report_json(validator: DeploymentValidator, results: list[ValidationResult]) -> dict[str, Any]:
