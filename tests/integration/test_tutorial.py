@@ -42,7 +42,7 @@ def test_page_does_what_it_shows(page, tmp_path):
     for command, expected in commands(page):
         words = command.split()
         assert words[0] == "sim2sky"
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: PLW1510 - the exit code is compared below
             [sys.executable, "-m", *words],
             cwd=tmp_path,
             env=environment,

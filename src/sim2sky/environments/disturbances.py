@@ -65,6 +65,8 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
     airspeed, target_airspeed = uniform(airframe.start_airspeed_mps), uniform(airframe.start_airspeed_mps)
     heading = symmetric(math.pi)
     roll, pitch = symmetric(0.6), symmetric(0.19)
+    if task.name == "rate":  # nobody holds the attitude in this task, so it starts near level
+        roll, pitch = 0.1 * roll, 0.1 * pitch + airframe.trim_alpha_rad
     altitude = 150.0
     # Lift needed at this speed against trim: a start near the right angle of attack.
     alpha = airframe.trim_alpha_rad * (airframe.cruise_airspeed_mps / airspeed) ** 2

@@ -151,7 +151,7 @@ def reward_function(task: str) -> Reward:
                 - (0.3125 * bank if bank < 0.8 else 0.25)
                 - (0.0025 * altitude if altitude < 20.0 else 0.05)
                 - (0.05 * heading if heading < 1.0 else 0.05)
-                - (0.05 * activity if activity < 2.0 else 0.1)
+                - (0.15 * activity if activity < 2.0 else 0.3)
                 - (0.25 * slip if slip < 0.2 else 0.05)
             )
 
@@ -164,7 +164,7 @@ def reward_function(task: str) -> Reward:
                 - 0.4 * min(abs(wrap_angle(t.roll_rad - s.roll_rad)) / 0.6, 1.0)
                 - 0.3 * min(abs(t.pitch_rad - s.pitch_rad) / 0.3, 1.0)
                 - 0.2 * min(abs(t.airspeed_mps - s.airspeed_mps) / 4.0, 1.0)
-                - 0.05 * min(activity, 2.0)
+                - 0.15 * min(activity, 2.0)
                 - 0.05 * min(abs(beta) / 0.2, 1.0)
             )
 

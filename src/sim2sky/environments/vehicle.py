@@ -121,7 +121,7 @@ class SimVehicle:
         if self.settings.task.name != "rate":
             return setpoint
         p, q, r = (
-            amplitude * math.sin(2.0 * math.pi * time_s / period)
+            amplitude * math.cos(2.0 * math.pi * time_s / period)
             for amplitude, period in zip(
                 self._scenario.rate_amplitudes_radps, self._scenario.rate_periods_s, strict=True
             )

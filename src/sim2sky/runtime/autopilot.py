@@ -36,6 +36,8 @@ class AutopilotGains:
         roll_p, roll_d: bank error to aileron. pitch_p, pitch_i, pitch_d: pitch error to elevator.
         turn_pitch: extra pitch command in a turn, rad per (load factor - 1).
         yaw_damper, yaw_washout_s: yaw rate to rudder through a washout.
+        throttle_p, throttle_i: airspeed error to throttle (attitude task).
+        p_feedforward: aileron that a roll rate takes, s/rad; rate_p, rate_i: body-rate errors to surfaces (rate task).
     """
 
     trim_elevator: float = 0.0
@@ -61,6 +63,11 @@ class AutopilotGains:
     turn_pitch: float = 0.08
     yaw_damper: float = 0.1
     yaw_washout_s: float = 1.0
+    throttle_p: float = 0.08
+    throttle_i: float = 0.04
+    p_feedforward: float = 0.2
+    rate_p: float = 0.2
+    rate_i: float = 1.0
 
     def to_json(self) -> dict[str, float]:
         """As a JSON-compatible mapping."""
@@ -87,15 +94,23 @@ def _limit(value: float, low: float, high: float) -> float:
 
 
 class Autopilot:
-    """Holds heading, airspeed and altitude. Deterministic; knows no clock beyond its fixed step.
+    """Flies a task's setpoint. Deterministic; knows no clock beyond its fixed step.
 
     Args:
         gains: tuned for the airframe.
         dt_s: control period.
+        task: `hsa` (heading, airspeed, altitude), `attitude` (roll, pitch, airspeed) or `rate` (p, q, r).
+
+    Raises:
+        ConfigError: an unknown task.
     """
 
-    def __init__(self, gains: AutopilotGains, dt_s: float) -> None:
+    def __init__(self, gains: AutopilotGains, dt_s: float, task: str = "hsa") -> None:
+        laws = {"hsa": self._heading_speed_altitude, "attitude": self._attitude_task, "rate": self._rate_task}
+        if task not in laws:
+            raise ConfigError(f"the autopilot does not fly the task '{task}'", hint=f"it flies {', '.join(laws)}")
         self.gains = gains
+        self._law = laws[task]
         self._dt = dt_s
         self.reset()
 
@@ -105,11 +120,47 @@ class Autopilot:
         self._balance_integral = 0.0
         self._pitch_integral = 0.0
         self._washout = 0.0
+        self._rate_integrals = [0.0, 0.0, 0.0]
         self._airspeed: float | None = None
         self._acceleration = 0.0
 
     def command(self, sample: Sample, setpoint: Setpoint) -> Command:
-        """One step for a heading, airspeed and altitude setpoint."""
+        """One step of the task."""
+        return self._law(sample, setpoint)
+
+    def _attitude_task(self, sample: Sample, setpoint: Setpoint) -> Command:
+        g = self.gains
+        error = setpoint.airspeed_mps - sample.airspeed_mps
+        raw = g.trim_throttle + g.throttle_p * error + self._throttle_integral
+        # Climbing costs thrust; the pitch setpoint says how much before the airspeed does.
+        raw += setpoint.pitch_rad - g.trim_pitch_rad
+        throttle = _limit(raw, 0.0, 1.0)
+        if throttle == raw or (raw - throttle) * error < 0.0:
+            self._throttle_integral = _limit(self._throttle_integral + g.throttle_i * error * self._dt, -0.6, 0.6)
+        return self.attitude(sample, setpoint.roll_rad, setpoint.pitch_rad, throttle)
+
+    def _rate_task(self, sample: Sample, setpoint: Setpoint) -> Command:
+        g = self.gains
+        schedule = self._schedule(sample)
+        wanted = (setpoint.p_radps, setpoint.q_radps, setpoint.r_radps)
+        measured = (sample.p_radps, sample.q_radps, sample.r_radps)
+        base = (g.p_feedforward * setpoint.p_radps, g.trim_elevator, 0.0)
+        surfaces: list[float] = []
+        for i, (target, rate) in enumerate(zip(wanted, measured, strict=True)):
+            error = target - rate
+            raw = schedule * (base[i] + g.rate_p * error) + self._rate_integrals[i]
+            surface = _limit(raw, -1.0, 1.0)
+            if surface == raw or (raw - surface) * error < 0.0:
+                self._rate_integrals[i] = _limit(self._rate_integrals[i] + g.rate_i * error * self._dt, -0.5, 0.5)
+            surfaces.append(surface)
+        aileron, elevator, rudder = surfaces
+        return Command(aileron, elevator, rudder, g.trim_throttle)
+
+    def _schedule(self, sample: Sample) -> float:
+        """Surface effectiveness grows with dynamic pressure: gains go with its inverse, within reason."""
+        return _limit((self.gains.trim_airspeed_mps / max(sample.airspeed_mps, 1.0)) ** 2, 0.5, 2.0)
+
+    def _heading_speed_altitude(self, sample: Sample, setpoint: Setpoint) -> Command:
         g = self.gains
         pitch_command, throttle = self._energy(sample, setpoint)
         bank_command = _limit(
@@ -164,8 +215,7 @@ class Autopilot:
     def attitude(self, sample: Sample, bank_rad: float, pitch_rad: float, throttle: float) -> Command:
         """Inner loops: hold a bank and a pitch angle with a given throttle."""
         g, dt = self.gains, self._dt
-        # Surface effectiveness grows with dynamic pressure: schedule the gains by its inverse, within reason.
-        schedule = _limit((g.trim_airspeed_mps / max(sample.airspeed_mps, 1.0)) ** 2, 0.5, 2.0)
+        schedule = self._schedule(sample)
         aileron = schedule * (g.roll_p * wrap_angle(bank_rad - sample.roll_rad) - g.roll_d * sample.p_radps)
 
         pitch_error = pitch_rad - sample.pitch_rad
