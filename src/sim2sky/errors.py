@@ -35,14 +35,18 @@ class Sim2SkyError(Exception):
     Args:
         message: what is wrong, in one sentence, naming the file or value.
         hint: what the user can do: an exact command, key or package extra. May be empty.
+        misuse: the command was wrong, whatever the class says: exit code 2, so that a script can tell it from a failed
+            check.
     """
 
     exit_code: int = EXIT_FAIL
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", misuse: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if misuse:
+            self.exit_code = EXIT_USAGE
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message

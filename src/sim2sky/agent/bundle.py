@@ -138,7 +138,7 @@ def open_bundle(path: Path, *, digest: str | None = None) -> Bundle:
     """
     root = path.resolve()
     if not root.is_dir():
-        raise BundleError(f"no bundle at {path}", hint="make one with: sim2sky export AGENT.zip -o BUNDLE")
+        raise BundleError(f"no bundle at {path}", hint="make one with: sim2sky export AGENT.zip -o BUNDLE", misuse=True)
     manifest, found = _read_manifest(root)
     if digest is not None and digest != found:
         raise BundleError(f"bundle {path} has digest {found[:12]}, expected {digest[:12]}")
@@ -223,7 +223,9 @@ def write_bundle(
         with contextlib.suppress(BundleError):
             return open_bundle(out, digest=digest)
         if not replace or out.is_symlink() or not (out / MANIFEST).is_file():
-            raise BundleError(f"{out} already exists and is not this bundle", hint="choose another output folder")
+            raise BundleError(
+                f"{out} already exists and is not this bundle", hint="choose another output folder", misuse=True
+            )
     _write_folder(out, {**contents, MANIFEST: _manifest_bytes(manifest)})
     return open_bundle(out, digest=digest)
 

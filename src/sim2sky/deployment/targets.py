@@ -93,6 +93,7 @@ def test_on_target(target: Target, *, samples: int = 1000, max_latency_ms: float
     Raises:
         TargetError: nothing is installed, the test failed, or the target died.
     """
+    _active_release(target)
     arguments = ("--bundle", "{release}/bundle", "--samples", str(samples), "--max-latency-ms", str(max_latency_ms))
     done = target.run(target.command("sim2sky.deployment.test_inference", *arguments), timeout_s=120.0)
     try:
@@ -108,6 +109,15 @@ def test_on_target(target: Target, *, samples: int = 1000, max_latency_ms: float
 test_on_target.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no test
 
 
+def _active_release(target: Target) -> str:
+    release = target.active()
+    if release is None:
+        raise TargetError(
+            f"target {target.name}: nothing is installed", hint="sim2sky deploy NAME MODEL TARGET", misuse=True
+        )
+    return release
+
+
 def fetch_bundle(target: Target, folder: Path) -> Bundle:
     """Copy the bundle that is active on a target here, and verify it.
 
@@ -119,9 +129,7 @@ def fetch_bundle(target: Target, folder: Path) -> Bundle:
         TargetError: nothing is installed, or it cannot be read.
         BundleError: it is damaged there.
     """
-    release = target.active()
-    if release is None:
-        raise TargetError(f"target {target.name}: nothing is installed", hint="sim2sky deploy NAME MODEL TARGET")
+    release = _active_release(target)
     manifest = folder / "release.json"
     target.get(f"releases/{release}/release.json", manifest)
     (folder / "bundle").mkdir()
