@@ -36,9 +36,12 @@ train-agents: $(STAMP)
 	@scripts/train_agents.sh
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	rm -rf build/bench && $(BIN)/sim2sky export agents/hawk/model.zip -o build/bench/hawk
 	$(BIN)/python benchmarks/env_speed.py
-	$(BIN)/python benchmarks/hil_exchange.py
+	$(BIN)/python benchmarks/hil_exchange.py build/bench/hawk
 	$(BIN)/python benchmarks/policy_latency.py
+	$(BIN)/python benchmarks/hsa_training.py
 
 clean:
 	rm -rf $(VENV) build
