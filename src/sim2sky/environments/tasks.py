@@ -135,11 +135,12 @@ def reward_function(task: str) -> Reward:
     Leaving the envelope costs 20 on top; the caller adds that.
     """
     if task == "hsa":
+        pi, tau = math.pi, 2.0 * math.pi
 
         def hsa(s: Sample, t: Setpoint, activity: float, beta: float) -> float:
-            # Conditional expressions instead of min(): this runs on every training step.
+            # Conditional expressions instead of min() and wrap_angle() written out: this runs on every training step.
             altitude_error = t.altitude_m - s.altitude_m
-            heading_error = wrap_angle(t.heading_rad - s.yaw_rad)
+            heading_error = (t.heading_rad - s.yaw_rad + pi) % tau - pi
             climb = abs(climb_rate_reference(altitude_error) - s.climb_rate_mps)
             speed = abs(t.airspeed_mps - s.airspeed_mps)
             bank = abs(bank_reference(heading_error) - s.roll_rad)

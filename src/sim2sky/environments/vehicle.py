@@ -41,7 +41,10 @@ class SimVehicle:
         self.settings = settings
         self.airframe = airframe(settings.aircraft)
         self._plant = JsbsimPlant(self.airframe, settings.physics_hz)
+        # Looked up once: these are read on every training step.
         self._tick_ns = round(_NS / settings.rate_hz)
+        self._substeps, self._ticks = settings.substeps, settings.ticks
+        self._moving_setpoint = settings.task.name == "rate"
         self._inside = within_tolerance(settings.task)
         self._hold_ticks = math.ceil(settings.task.hold_s * settings.rate_hz - 1e-9)
 
@@ -52,12 +55,12 @@ class SimVehicle:
     def start(self, scenario: Scenario) -> Sample:
         """As `reset`, for a given scenario."""
         self._scenario = scenario
-        substeps = self.settings.substeps
+        substeps = self._substeps
         self._plant.reset(
             scenario.initial, scenario.parameters, scenario.air, self.airframe.trim, scenario.turbulence_seed
         )
         self.beta_rad = self._plant.beta_rad
-        self._sensors = SensorModel(scenario, self.settings.ticks + 1)
+        self._sensors = SensorModel(scenario, self._ticks + 1)
         self.tick = 0
         self.setpoint = self._setpoint_at(0.0)
         self.done = self.success = False
@@ -109,16 +112,16 @@ class SimVehicle:
             if sampled:
                 self._samples.append(plant.sample(time_ns))
         self.tick += 1
-        truth = self._samples[-1] if self._sample_at == self.settings.substeps else plant.sample(time_ns)
+        truth = self._samples[-1] if self._sample_at == self._substeps else plant.sample(time_ns)
         self.true_state = truth
         self._judge(truth)
-        if self.settings.task.name == "rate":
+        if self._moving_setpoint:
             self.setpoint = self._setpoint_at(self.time_s)
         return self._sensors.measure(self._samples[0], self.tick)
 
     def _setpoint_at(self, time_s: float) -> Setpoint:
         setpoint = self._scenario.setpoint
-        if self.settings.task.name != "rate":
+        if not self._moving_setpoint:
             return setpoint
         p, q, r = (
             amplitude * math.cos(2.0 * math.pi * time_s / period)
@@ -129,7 +132,7 @@ class SimVehicle:
         return replace(setpoint, p_radps=p, q_radps=q, r_radps=r)
 
     def _judge(self, truth: Sample) -> None:
-        ticks = self.settings.ticks
+        ticks = self._ticks
         violation = envelope_violation(self.airframe, truth)
         if violation:
             self.done, self.termination = True, violation

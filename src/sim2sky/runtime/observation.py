@@ -159,6 +159,7 @@ class ObservationBuilder:
         self._history_picks = history
         # The common case, all of the newest entries in order, needs no gather.
         self._plain = history == list(range(len(history)))
+        self._n_history = len(history)
         self._neutral = [s.middle for s in contract.output.signals]
         self._low = np.array([s.low for s in signals], np.float32)
         self._high = np.array([s.high for s in signals], np.float32)
@@ -177,7 +178,7 @@ class ObservationBuilder:
         """Observation, shape (n,), float32."""
         values = self._measure(sample, setpoint)
         history = self._history
-        values += history[: len(self._history_picks)] if self._plain else [history[i] for i in self._history_picks]
+        values += history[: self._n_history] if self._plain else [history[i] for i in self._history_picks]
         observation = np.array(values, np.float32)
         np.maximum(observation, self._low, out=observation)
         return np.minimum(observation, self._high, out=observation)
