@@ -13,6 +13,7 @@ from tests.deploy_support import contract, flying_bundle, make_bundle
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config import EnvironmentSettings
+from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import BundleError, ConfigError, LinkError, NotSupportedError, Sim2SkyError
 from sim2sky.validation import campaign
@@ -151,7 +152,8 @@ def test_a_bundle_without_limits_needs_them_from_elsewhere(tmp_path: Path) -> No
     bundle = make_bundle(tmp_path / "b", vehicle="ultrastick25e")
     with pytest.raises(BundleError, match="no safety limits"):
         FlightJob.of(bundle, SHORT)
-    assert FlightJob.of(bundle, SHORT, {"roll_max": 50.0}).safety == {"roll_max": 50.0}
+    gains = AIRFRAMES["ultrastick25e"].gains.to_json()  # a fallback law is never missing
+    assert FlightJob.of(bundle, SHORT, {"roll_max": 50.0}).safety == {"roll_max": 50.0, "fallback": gains}
 
 
 @pytest.mark.parametrize("rate", [10.0, 20.0, 25.0, 50.0, 7.0])

@@ -17,11 +17,10 @@ from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.errors import BundleError, NotSupportedError
-from sim2sky.runtime.autopilot import Autopilot, AutopilotGains
 from sim2sky.runtime.flight_agent import FlightAgent
 from sim2sky.runtime.inference import load_backend
-from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.safety import Mode, SafetyMonitor
+from sim2sky.runtime.main import make_monitor
+from sim2sky.runtime.safety import Mode
 from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "collect_observations",
     "environment_for",
     "is_flyable",
-    "monitor_for",
     "why_not_flyable",
 ]
 
@@ -71,18 +69,6 @@ def environment_for(contract: Contract, base: EnvironmentSettings) -> Environmen
     data.update(aircraft=contract.vehicle, rate_hz=contract.rate_hz, physics_hz=substeps * contract.rate_hz)
     data["task"]["name"] = contract.task
     return EnvironmentSettings.model_validate(data)
-
-
-def monitor_for(contract: Contract, safety: Mapping[str, Any]) -> SafetyMonitor:
-    """The guard with limits and fallback law as a bundle's `safety.json` has them.
-
-    Raises:
-        ConfigError: the limits contradict each other, or the fallback's gains are incomplete.
-    """
-    gains = safety.get("fallback")
-    fallback = AutopilotGains.from_json(gains) if gains else AIRFRAMES[contract.vehicle].gains
-    law = Autopilot(fallback, 1.0 / contract.rate_hz)
-    return SafetyMonitor.for_contract(SafetyLimits.from_json(safety), law, contract)
 
 
 @dataclass(frozen=True)
@@ -129,7 +115,8 @@ class FlightJob:
                 f"bundle {bundle.path} has no safety limits",
                 hint="export it again with sim2sky export, or sim2sky deploy",
             )
-        return cls(str(bundle.path), bundle.digest, environment, safety, fmt)
+        gains = AIRFRAMES[bundle.contract.vehicle].gains.to_json()  # for limits that came without a fallback law
+        return cls(str(bundle.path), bundle.digest, environment, {"fallback": gains, **safety}, fmt)
 
 
 class Flyer:
@@ -142,7 +129,7 @@ class Flyer:
 
     def __init__(self, job: FlightJob) -> None:
         bundle = open_bundle(Path(job.bundle), digest=job.digest)
-        monitor = monitor_for(bundle.contract, job.safety)
+        monitor = make_monitor(job.safety, bundle.contract)
         self._agent = FlightAgent(bundle.contract, load_backend(bundle, job.fmt or None), monitor)
         self._vehicle = SimVehicle(job.environment)
         self._interventions = 0
