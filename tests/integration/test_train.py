@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sim2sky.agent.contract import Contract
@@ -71,6 +73,26 @@ def test_run_leaves_a_complete_traceable_folder(tmp_path, algorithm):
     assert list((folder / "tensorboard").rglob("events.*"))
     assert not (folder / "checkpoint").exists()
     assert seen[-1].timesteps <= seen[-1].total_timesteps + run.n_envs * 64
+
+
+def test_no_path_of_this_machine_travels_with_the_agent(tmp_path):
+    """Stable-Baselines3 pickles functions by value, with the name of the file that holds them."""
+    result = train(settings(TINY_PPO), tmp_path / "run")
+    here = str(Path(train.__code__.co_filename).parent).encode()
+    with zipfile.ZipFile(result.folder / "model.zip") as archive:
+        data = json.loads(archive.read("data"))
+        pickles = [base64.b64decode(v[":serialized:"]) for v in data.values() if isinstance(v, dict)]
+        pickles += [archive.read(name) for name in archive.namelist()]
+    pickles.append((result.folder / "vecnormalize.pkl").read_bytes())
+    assert len(pickles) > 10
+    assert not [p[:60] for p in pickles if here in p]
+
+
+def test_the_learning_rate_falls_linearly_to_its_fraction(tmp_path):
+    run = settings(TINY_PPO + "learning_rate: 1.0e-3\nlearning_rate_final_fraction: 0.1\n")
+    result = train(run, tmp_path / "run")
+    schedule = PPO.load(result.folder / "model.zip", device="cpu").lr_schedule
+    assert [schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == pytest.approx([1e-3, 5.5e-4, 1e-4])
 
 
 def test_without_normaliser_none_is_saved(tmp_path):

@@ -26,6 +26,7 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from sim2sky.config import dump_yaml
@@ -147,11 +148,9 @@ def _algorithm(name: str) -> type[BaseAlgorithm]:
 
 
 def _make_model(settings: TrainingSettings, env: VecEnv, tensorboard: Path) -> BaseAlgorithm:
-    start, end = settings.learning_rate, settings.learning_rate * settings.learning_rate_final_fraction
-
-    def schedule(remaining: float) -> float:
-        return end + (start - end) * remaining
-
+    # A class of the library, not a function of ours: a function would be pickled into the zip with this file's path.
+    start = settings.learning_rate
+    schedule = LinearSchedule(start, start * settings.learning_rate_final_fraction, end_fraction=1.0)
     kwargs: dict[str, Any] = dict(settings.hyperparameters)
     if settings.algorithm == "TD3":
         from stable_baselines3.common.noise import NormalActionNoise
