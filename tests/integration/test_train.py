@@ -81,7 +81,8 @@ def test_no_path_of_this_machine_travels_with_the_agent(tmp_path):
     here = str(Path(train.__code__.co_filename).parent).encode()
     with zipfile.ZipFile(result.folder / "model.zip") as archive:
         data = json.loads(archive.read("data"))
-        pickles = [base64.b64decode(v[":serialized:"]) for v in data.values() if isinstance(v, dict)]
+        held = [v for v in data.values() if isinstance(v, dict) and ":serialized:" in v]
+        pickles = [base64.b64decode(v[":serialized:"]) for v in held]
         pickles += [archive.read(name) for name in archive.namelist()]
     pickles.append((result.folder / "vecnormalize.pkl").read_bytes())
     assert len(pickles) > 10
