@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stable_baselines3
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -67,7 +68,8 @@ def test_run_leaves_a_complete_traceable_folder(tmp_path, algorithm):
     record = json.loads((folder / "run.json").read_text())
     assert record["algorithm"] == algorithm
     assert record["command"] == ["sim2sky", "train", "x"]
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]["torch"]
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["stable-baselines3"] == stable_baselines3.__version__
     assert zipfile.is_zipfile(folder / "model.zip")
     assert (folder / "vecnormalize.pkl").is_file()
     assert list((folder / "tensorboard").rglob("events.*"))

@@ -14,19 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sim2sky.agent.bundle import Bundle, open_bundle
+from sim2sky.agent.bundle import open_bundle
 from sim2sky.errors import Sim2SkyError
-from sim2sky.runtime.inference import load_backend, measure_latency, replay_golden
+from sim2sky.runtime.inference import load_backend, measure_latency, replay_golden, tolerance_of
 
-__all__ = ["DEFAULT_TOLERANCE", "test_inference", "tolerance_of"]
-
-DEFAULT_TOLERANCE = 1e-5
-
-
-def tolerance_of(bundle: Bundle, default: float = DEFAULT_TOLERANCE) -> float:
-    """Largest golden error allowed: `golden_tolerance` of the provenance where an optimisation recorded one."""
-    recorded = bundle.provenance.get("golden_tolerance")
-    return float(recorded) if isinstance(recorded, int | float) else default
+__all__ = ["test_inference"]
 
 
 def test_inference(

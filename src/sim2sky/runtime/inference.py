@@ -19,6 +19,7 @@ from sim2sky.agent.golden import GoldenVectors, max_error
 from sim2sky.errors import BundleError, ContractError, NotSupportedError
 
 __all__ = [
+    "GOLDEN_TOLERANCE",
     "Backend",
     "OnnxBackend",
     "TorchScriptBackend",
@@ -26,7 +27,10 @@ __all__ = [
     "measure_latency",
     "onnx_session",
     "replay_golden",
+    "tolerance_of",
 ]
+
+GOLDEN_TOLERANCE = 1e-5  # of a float policy, relative to the action's scale
 
 Observation = Mapping[str, NDArray[Any]] | NDArray[Any]
 
@@ -235,6 +239,18 @@ def load_backend(bundle: Bundle, fmt: str | None = None) -> Backend:
     lstm = bundle.network().lstm
     keys = tuple(spec.key for spec in bundle.contract.inputs)
     return TorchScriptBackend(module, keys, None if lstm is None else (lstm.n_layers, 1, lstm.hidden_size))
+
+
+def tolerance_of(bundle: Bundle, default: float = GOLDEN_TOLERANCE) -> float:
+    """Largest golden error allowed: what an optimisation recorded in the bundle's provenance, else `default`.
+
+    Raises:
+        BundleError: what is recorded is no number.
+    """
+    recorded = bundle.provenance.get("golden_tolerance", default)
+    if isinstance(recorded, bool) or not isinstance(recorded, int | float):
+        raise BundleError(f"the bundle's golden_tolerance is no number: {recorded!r}")
+    return float(recorded)
 
 
 def replay_golden(backend: Backend | ort.InferenceSession, golden: GoldenVectors) -> float:

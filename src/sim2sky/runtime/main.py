@@ -19,7 +19,7 @@ from sim2sky.runtime import messages
 from sim2sky.runtime.autopilot import Autopilot, AutopilotGains
 from sim2sky.runtime.clock import RealClock
 from sim2sky.runtime.flight_agent import FlightAgent
-from sim2sky.runtime.inference import load_backend, replay_golden
+from sim2sky.runtime.inference import load_backend, replay_golden, tolerance_of
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.link import open_link
 from sim2sky.runtime.loop import WANTED, AgentLoop
@@ -27,9 +27,8 @@ from sim2sky.runtime.recorder import Recorder
 from sim2sky.runtime.safety import SafetyMonitor
 from sim2sky.telemetry.flight_log import LogMetadata
 
-__all__ = ["GOLDEN_TOLERANCE", "main", "make_agent", "make_monitor", "preflight"]
+__all__ = ["main", "make_agent", "make_monitor", "preflight"]
 
-GOLDEN_TOLERANCE = 1e-5
 """Largest error on the golden vectors, relative to the action's scale, with which an unquantised policy may fly."""
 
 EXIT_INTERRUPTED = 130
@@ -71,10 +70,7 @@ def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float | Non
     monitor = make_monitor(bundle.safety(), bundle.contract)
     backend = load_backend(bundle, fmt)
     if monitor.limits.preflight_checks_required:
-        recorded = bundle.provenance.get("golden_tolerance", GOLDEN_TOLERANCE)
-        allowed = recorded if tolerance is None else tolerance
-        if isinstance(allowed, bool) or not isinstance(allowed, int | float):
-            raise BundleError(f"the bundle's golden_tolerance is no number: {allowed!r}")
+        allowed = tolerance_of(bundle) if tolerance is None else tolerance
         preflight(replay_golden(backend, bundle.golden()), allowed)
     return FlightAgent(bundle.contract, backend, monitor)
 

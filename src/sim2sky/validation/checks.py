@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.config.safety import resolve_safety
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.test_inference import tolerance_of
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import ConfigError, Sim2SkyError
-from sim2sky.runtime.inference import Backend, load_backend, measure_latency, onnx_session, replay_golden
+from sim2sky.runtime.inference import Backend, load_backend, measure_latency, onnx_session, replay_golden, tolerance_of
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.flight import FlightJob, why_not_flyable
 from sim2sky.validation.safety_check import check_safety

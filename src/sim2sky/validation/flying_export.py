@@ -19,10 +19,10 @@ from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment.bundling import rebundle
 from sim2sky.deployment.candidates import BASELINE, Flight, candidates_for, measure
 from sim2sky.deployment.choice import choose, render_table
-from sim2sky.deployment.test_inference import DEFAULT_TOLERANCE
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import channel_names
 from sim2sky.environments.tasks import tolerances
+from sim2sky.runtime.inference import GOLDEN_TOLERANCE
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.checks import ProgressHook
 from sim2sky.validation.flight import FlightJob, collect_observations, is_flyable
@@ -131,6 +131,6 @@ def optimise_bundle(
     name = kept.candidate.name
     if name == BASELINE:
         return Optimised(bundle, name, table, decision.sentence)
-    tolerance = max(DEFAULT_TOLERANCE, ERROR_MARGIN * kept.max_error)
+    tolerance = max(GOLDEN_TOLERANCE, ERROR_MARGIN * kept.max_error)
     made = rebundle(bundle, out, kept.candidate.model, method=name, golden_tolerance=tolerance, replace=True)
     return Optimised(made, name, table, decision.sentence)
