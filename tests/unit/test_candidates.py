@@ -201,6 +201,13 @@ def test_mcnemar_is_the_exact_binomial_tail(pairs: list[tuple[bool, bool]]) -> N
     assert mcnemar_p(base, other) == pytest.approx(expected, rel=1e-9)
 
 
+def test_mcnemar_counts_only_the_seeds_that_differ() -> None:
+    first = [True] * 90 + [True] * 9 + [False]
+    second = [True] * 90 + [False] * 9 + [True]
+    assert mcnemar_p(first, second) == pytest.approx(11 / 2**10)
+    assert mcnemar_p([True, False], [True, False]) == 1.0
+
+
 def test_mcnemar_needs_pairs() -> None:
     with pytest.raises(ValueError, match="zip"):
         mcnemar_p([True], [True, False])

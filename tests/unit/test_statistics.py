@@ -12,7 +12,6 @@ from sim2sky.validation.statistics import (
     Sprt,
     clopper_pearson,
     failure_free_trials,
-    mcnemar,
     needed_successes,
     samples_for_quantile,
     verdict,
@@ -104,39 +103,6 @@ def test_a_rate_on_the_threshold_is_never_decided() -> None:
 def test_impossible_counts_are_refused(counts: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="no count"):
         verdict(*counts, 0.8)
-
-
-def test_mcnemar_exact() -> None:
-    first = [True] * 90 + [True] * 9 + [False] * 1
-    second = [True] * 90 + [False] * 9 + [True] * 1
-    result = mcnemar(first, second)
-    assert (result.both, result.only_first, result.only_second, result.neither) == (90, 9, 1, 0)
-    assert result.difference == pytest.approx(-0.08)
-    assert result.p_worse == pytest.approx((math.comb(10, 9) + 1) / 2**10)
-    assert result.p_differ == pytest.approx(2 * 11 / 2**10)
-
-
-def test_mcnemar_agrees_with_scipy() -> None:
-    from scipy.stats import binomtest
-
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        first, second = (rng.random((2, 60)) < 0.8).tolist()
-        result = mcnemar(first, second)
-        n = result.only_first + result.only_second
-        if n:
-            assert result.p_worse == pytest.approx(binomtest(result.only_first, n, alternative="greater").pvalue)
-            assert result.p_differ == pytest.approx(binomtest(result.only_first, n).pvalue)
-
-
-def test_mcnemar_of_equal_policies_says_nothing() -> None:
-    result = mcnemar([True, False], [True, False])
-    assert (result.p_worse, result.p_differ, result.difference) == (1.0, 1.0, 0.0)
-
-
-def test_mcnemar_needs_pairs() -> None:
-    with pytest.raises(ConfigError, match="equal seeds"):
-        mcnemar([True], [])
 
 
 def test_sprt_boundaries() -> None:

@@ -14,12 +14,10 @@ from sim2sky.errors import ConfigError, MissingExtraError
 __all__ = [
     "Interval",
     "Outcome",
-    "Paired",
     "Sprt",
     "Verdict",
     "clopper_pearson",
     "failure_free_trials",
-    "mcnemar",
     "needed_successes",
     "samples_for_quantile",
     "verdict",
@@ -184,47 +182,6 @@ def failure_free_trials(probability: float, *, confidence: float = 0.95) -> int:
 def samples_for_quantile(quantile: float, *, confidence: float = 0.95) -> int:
     """Fewest samples whose maximum bounds the `quantile` of the distribution with the given confidence (Wilks 1941)."""
     return failure_free_trials(quantile, confidence=confidence)
-
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Two policies flown on the same seeds.
-
-    Attributes:
-        both, only_first, only_second, neither: episodes by who succeeded.
-        p_worse: exact one-sided p-value of "the second is not worse than the first".
-        p_differ: exact two-sided p-value of "they are equally good".
-    """
-
-    both: int
-    only_first: int
-    only_second: int
-    neither: int
-    p_worse: float
-    p_differ: float
-
-    @property
-    def difference(self) -> float:
-        """Success rate of the second minus that of the first."""
-        n = self.both + self.only_first + self.only_second + self.neither
-        return (self.only_second - self.only_first) / n
-
-
-def mcnemar(first: list[bool], second: list[bool]) -> Paired:
-    """Exact McNemar test of paired successes (binomial test of the discordant pairs).
-
-    Raises:
-        ConfigError: the lists are empty or differ in length.
-    """
-    if not first or len(first) != len(second):
-        raise ConfigError(f"a paired comparison needs equal seeds: {len(first)} and {len(second)} episodes")
-    pairs = list(zip(first, second, strict=True))
-    lost, gained = pairs.count((True, False)), pairs.count((False, True))
-    n = lost + gained
-    tail = [math.comb(n, i) / 2**n for i in range(n + 1)]
-    p_worse = math.fsum(tail[lost:])  # P(X >= lost)
-    p_differ = min(1.0, 2.0 * math.fsum(tail[: min(lost, gained) + 1]))
-    return Paired(pairs.count((True, True)), lost, gained, pairs.count((False, False)), min(1.0, p_worse), p_differ)
 
 
 @dataclass(frozen=True, slots=True)
