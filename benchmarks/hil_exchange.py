@@ -25,7 +25,7 @@ from sim2sky.config import EnvironmentSettings
 from sim2sky.environments.episode import fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.hil.hil_test import compare_with_simulation, run_hil
-from sim2sky.runtime.main import make_agent
+from sim2sky.runtime.assembly import make_agent
 
 
 def _echo(port: int, n: int, size: int) -> None:

@@ -35,7 +35,7 @@ _EXIT = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE
 _EXTRA_OF = {
     "jsbsim": "sim", "gymnasium": "sim", "joblib": "sim", "scipy": "sim",
     "torch": "train", "stable_baselines3": "train", "sb3_contrib": "train", "tensorboard": "train",
-    "distributed": "cluster",
+    "distributed": "cluster", "mcap": "logs",
 }  # fmt: skip
 
 

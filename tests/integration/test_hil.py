@@ -25,10 +25,10 @@ from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.errors import ConfigError, LinkError
 from sim2sky.hil.hil_test import compare_logs, compare_with_simulation, run_hil
 from sim2sky.hil.plant import Plant
+from sim2sky.runtime.assembly import make_agent
 from sim2sky.runtime.clock import RealClock
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.link import mavlink, open_link
-from sim2sky.runtime.main import make_agent
 from sim2sky.runtime.safety import Mode
 from sim2sky.telemetry.flight_log import read_flight_log
 
@@ -133,7 +133,7 @@ def test_the_guard_takes_over_behind_the_link_and_the_plant_counts_it(tmp_path: 
     assert result.agent_log is not None
     with read_flight_log(result.agent_log) as log:
         guard = log.episodes[0]["guard"]
-    assert (guard[:, 0] == Mode.FALLBACK).any()
+    assert (guard[:, 0] == Mode.HOLD).any()
     assert result.outcomes[0].interventions == int((guard != 0).any(axis=1).sum()) > 0
     assert result.plant_log is not None
     with read_flight_log(result.plant_log) as log:

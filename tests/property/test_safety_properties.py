@@ -54,7 +54,7 @@ def test_every_command_is_finite_within_limits_and_slew(
         for i in range(4):
             assert math.isfinite(command[i]) and guard.low[i] <= command[i] <= guard.high[i]
             assert previous is None or abs(command[i] - previous[i]) <= guard.slew[i] * (1 + 1e-9) + 1e-12
-        assert bool(trips & SWITCHING) <= (mode is Mode.FALLBACK)
+        assert bool(trips & SWITCHING) <= (mode is Mode.HOLD)
         previous = command
 
 

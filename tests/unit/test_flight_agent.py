@@ -17,13 +17,13 @@ from sim2sky.agent.layers import Dense, Network
 from sim2sky.environments.airframes import airframe
 from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import BundleError, ConfigError, ContractError, GoldenMismatchError
+from sim2sky.runtime.assembly import make_agent, make_monitor
 from sim2sky.runtime.autopilot import Autopilot
 from sim2sky.runtime.flight_agent import FlightAgent, Tick
 from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.main import make_agent, make_monitor
 from sim2sky.runtime.observation import ObservationBuilder
 from sim2sky.runtime.safety import Mode, SafetyMonitor, Trip
-from sim2sky.runtime.state import CHANNELS, Setpoint
+from sim2sky.runtime.state import CHANNELS, PolicyState, Setpoint
 
 CONTRACT = make_contract(settings())
 SETPOINT = Setpoint(altitude_m=160.0, airspeed_mps=18.0, heading_rad=0.3)
@@ -31,6 +31,8 @@ SETPOINT = Setpoint(altitude_m=160.0, airspeed_mps=18.0, heading_rad=0.3)
 
 class Policy:
     """Answers what it is told to and remembers what it saw."""
+
+    state = PolicyState.ANSWERED
 
     def __init__(self, answer: list[float] | None = None) -> None:
         self.answer = answer or [0.1, -0.2, 0.05, 0.3]
@@ -77,7 +79,7 @@ def test_a_state_with_nan_never_reaches_the_policy() -> None:
     agent.tick(sample(), SETPOINT, 0)
     tick = agent.tick(sample(p_radps=NAN), SETPOINT, 0)
     assert len(policy.seen) == 1 and np.isnan(tick.action).all() and np.isnan(tick.observation).any()
-    assert tick.guard == Mode.FALLBACK and all(map(math.isfinite, tick.command))
+    assert tick.guard == Mode.HOLD and all(map(math.isfinite, tick.command))
     assert tick.trips == Trip.NONFINITE_STATE | Trip.NONFINITE_ACTION
     assert agent.tick(sample(), SETPOINT, 0).guard == Mode.POLICY
 
@@ -87,7 +89,7 @@ def test_a_policy_that_answers_nan_is_overruled_and_its_state_forgotten() -> Non
     agent = make(policy)
     resets = policy.resets
     tick = agent.tick(sample(), SETPOINT, 0)
-    assert tick.guard == Mode.FALLBACK and policy.resets == resets + 1
+    assert tick.guard == Mode.HOLD and policy.resets == resets + 1
     policy.answer = [0.0] * 4
     # What the fallback law commanded is what the policy is told it did: finite, so the next observation is, too.
     assert np.isfinite(agent.tick(sample(), SETPOINT, 0).observation).all()

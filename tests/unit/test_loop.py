@@ -26,7 +26,7 @@ from sim2sky.runtime.link import mavlink
 from sim2sky.runtime.loop import AgentLoop
 from sim2sky.runtime.recorder import Recorder
 from sim2sky.runtime.safety import Mode, SafetyMonitor
-from sim2sky.runtime.state import Setpoint
+from sim2sky.runtime.state import PolicyState, Setpoint
 from sim2sky.telemetry.flight_log import LogMetadata
 
 CONTRACT = make_contract(env_settings())
@@ -38,6 +38,8 @@ _MAV = mavlink.MAVLink(None, 1, 1)
 
 class Zero:
     """The trim policy."""
+
+    state = PolicyState.ANSWERED
 
     def __call__(self, observation: Any) -> NDArray[np.float32]:
         return np.zeros(4, np.float32)
@@ -132,7 +134,7 @@ def test_kill_over_the_link_latches_until_disarm_and_arm() -> None:
     arm, disarm = (messages.command_long(mavlink.MAV_CMD_COMPONENT_ARM_DISARM, v) for v in (1.0, 0.0))
     link = run([START], [state(0)], [kill], [state(1)], [arm], [state(2)], [disarm], [arm], [state(3)], [SHUTDOWN])
     modes = [messages.mode_from(m) for m in link.of("HIL_ACTUATOR_CONTROLS")]
-    assert modes == [Mode.POLICY, Mode.KILLED, Mode.KILLED, Mode.FALLBACK]
+    assert modes == [Mode.POLICY, Mode.KILLED, Mode.KILLED, Mode.HOLD]
     assert link.of("HIL_ACTUATOR_CONTROLS")[1].controls[:4] == [0.0] * 4
     accepted, denied = mavlink.MAV_RESULT_ACCEPTED, mavlink.MAV_RESULT_DENIED
     assert [result for _, result in acks(link)] == [accepted, accepted, denied, accepted, accepted, accepted]
@@ -175,7 +177,7 @@ def test_in_real_time_the_agent_ticks_on_when_states_stop_and_the_fallback_law_t
     replies = link.of("HIL_ACTUATOR_CONTROLS")
     modes = [messages.mode_from(m) for m in replies]
     # 1.1 s without a state at one tick per 75 ms; data older than 200 ms is stale.
-    assert 12 <= len(replies) <= 17 and modes[:3] == [Mode.POLICY] * 3 and set(modes[5:]) == {Mode.FALLBACK}
+    assert 12 <= len(replies) <= 17 and modes[:3] == [Mode.POLICY] * 3 and set(modes[5:]) == {Mode.HOLD}
     assert replies[-1].controls[:4] == pytest.approx([s.command_neutral for s in CONTRACT.output.signals], abs=1e-6)
     assert replies[0].flags == 0
 
@@ -188,4 +190,4 @@ def test_in_real_time_the_clocks_are_compared_by_timesync() -> None:
     answer = mavlink.MAVLink_timesync_message(ahead + 20 * MS, 20 * MS)
     link = run([START], [answer], [fresh], [late], [SHUTDOWN], realtime=True, times_ms=[10, 20, 50, 360, 370])
     modes = [messages.mode_from(m) for m in link.of("HIL_ACTUATOR_CONTROLS")]
-    assert modes[0] is Mode.POLICY and modes[-1] is Mode.FALLBACK
+    assert modes[0] is Mode.POLICY and modes[-1] is Mode.HOLD

@@ -76,7 +76,7 @@ def test_a_broken_limit_hands_over_to_the_fallback_law(state: dict[str, float], 
     guard = monitor(law)
     step(guard)
     answer = step(guard, **state)
-    assert answer.mode is Mode.FALLBACK and trip in answer.trips and answer.command == law.answer
+    assert answer.mode is Mode.HOLD and trip in answer.trips and answer.command == law.answer
     # Negative control: just inside nothing happens.
     assert step(monitor(), roll_rad=1.04, pitch_rad=-0.6, altitude_m=31.0, north_m=499.0).mode is Mode.POLICY
 
@@ -91,7 +91,7 @@ def test_a_command_that_is_not_finite_never_leaves(channel: int, value: float) -
     bad = list(FINE)
     bad[channel] = value
     answer = step(monitor(), Command(*bad))
-    assert answer.mode is Mode.FALLBACK and Trip.NONFINITE_ACTION in answer.trips
+    assert answer.mode is Mode.HOLD and Trip.NONFINITE_ACTION in answer.trips
     assert all(map(math.isfinite, answer.command))
 
 
@@ -123,10 +123,10 @@ def test_the_fallback_airspeed_is_the_configured_one_or_the_setpoints_or_the_flo
 
 def test_control_returns_only_after_all_limits_were_kept_for_a_while_and_with_hysteresis() -> None:
     guard = monitor()  # recovery 0.1 s = 2 ticks, hysteresis 5 degrees
-    assert step(guard, roll_rad=math.radians(61)).mode is Mode.FALLBACK
+    assert step(guard, roll_rad=math.radians(61)).mode is Mode.HOLD
     for _ in range(10):  # inside the limit, but not by the hysteresis
         assert Trip.ATTITUDE in step(guard, roll_rad=math.radians(57)).trips
-    assert step(guard, roll_rad=math.radians(50)).mode is Mode.FALLBACK
+    assert step(guard, roll_rad=math.radians(50)).mode is Mode.HOLD
     assert step(guard, roll_rad=math.radians(50)).mode is Mode.POLICY
     assert step(guard, roll_rad=math.radians(57)).mode is Mode.POLICY
 
@@ -134,10 +134,10 @@ def test_control_returns_only_after_all_limits_were_kept_for_a_while_and_with_hy
 def test_a_new_trip_starts_the_wait_again() -> None:
     guard = monitor()
     step(guard, roll_rad=2.0)
-    assert step(guard).mode is Mode.FALLBACK
+    assert step(guard).mode is Mode.HOLD
     step(guard, altitude_m=10.0)
-    assert step(guard, altitude_m=34.0).mode is Mode.FALLBACK  # 30 m floor, 5 m hysteresis
-    assert step(guard).mode is Mode.FALLBACK
+    assert step(guard, altitude_m=34.0).mode is Mode.HOLD  # 30 m floor, 5 m hysteresis
+    assert step(guard).mode is Mode.HOLD
     assert step(guard).mode is Mode.POLICY
 
 
@@ -160,7 +160,7 @@ def test_stale_data_brings_the_fallback_law_and_blind_flight_holds_trim() -> Non
     old = sample(time_ns=0)
     assert guard.guard(old, SETPOINT, FINE, 200 * MS).mode is Mode.POLICY
     stale = guard.guard(old, SETPOINT, FINE, 201 * MS)
-    assert stale.mode is Mode.FALLBACK and stale.trips == Trip.STALE_DATA and stale.command == law.answer
+    assert stale.mode is Mode.HOLD and stale.trips == Trip.STALE_DATA and stale.command == law.answer
     blind = guard.guard(old, SETPOINT, FINE, 501 * MS)
     assert Trip.BLIND in blind.trips and blind.command == TRIM
     # Fresh data: the law flies on feedback again before the policy gets its turn.
@@ -217,7 +217,7 @@ def test_kill_stops_within_the_tick_and_latches() -> None:
     assert step(guard) == stopped
     assert guard.arm()
     first = step(guard)
-    assert first.mode is Mode.FALLBACK and first.command.throttle <= 10.0 * DT
+    assert first.mode is Mode.HOLD and first.command.throttle <= 10.0 * DT
     step(guard)
     assert step(guard).mode is Mode.POLICY
 
@@ -238,7 +238,7 @@ def test_the_shipped_fallback_law_levels_a_banked_aircraft() -> None:
     law = Autopilot(airframe("ultrastick25e").gains, DT)
     guard = SafetyMonitor(SafetyLimits(), law, DT, surface_limit_rad=LIMIT_RAD, trim=TRIM)
     right = guard.guard(sample(roll_rad=1.3), SETPOINT, FINE, 0)
-    assert right.mode is Mode.FALLBACK and right.command.aileron < 0
+    assert right.mode is Mode.HOLD and right.command.aileron < 0
 
 
 def test_for_contract_takes_travel_rate_and_trim_from_the_contract() -> None:

@@ -125,7 +125,7 @@ class SensorModel:
         self._offsets: list[list[float]] = (noise + np.array(scenario.sensor_bias)).tolist()
 
     def measure(self, true: Sample, tick: int) -> Sample:
-        """What the sensors say of `true`; position and time stay exact."""
+        """What the sensors say of `true`; position, ground velocity and time stay exact."""
         roll, pitch, yaw, p, q, r, airspeed, altitude, climb = self._offsets[tick]
         return Sample(
             true.time_ns,
@@ -140,4 +140,6 @@ class SensorModel:
             true.climb_rate_mps + climb,
             true.north_m,
             true.east_m,
+            true.north_mps,
+            true.east_mps,
         )

@@ -150,6 +150,8 @@ class JsbsimPlant:
         self._hdot = node("velocities/h-dot-fps").get_double_value
         self._north = node("position/from-start-neu-n-ft").get_double_value
         self._east = node("position/from-start-neu-e-ft").get_double_value
+        self._v_north = node("velocities/v-north-fps").get_double_value
+        self._v_east = node("velocities/v-east-fps").get_double_value
         self._uvw = [node(f"velocities/{axis}-fps").get_double_value for axis in "uvw"]
         self.beta_rad = node("aero/beta-rad").get_double_value
         self._time = node("simulation/sim-time-sec").get_double_value
@@ -225,6 +227,8 @@ class JsbsimPlant:
             self._hdot() * FT,
             self._north() * FT,
             self._east() * FT,
+            self._v_north() * FT,
+            self._v_east() * FT,
         )
 
     def state_row(self) -> tuple[float, ...]:

@@ -127,7 +127,6 @@ class Plant:
         self._usec = 0
         self._known: dict[int, tuple[float, ...]] = {}
         self._offered: dict[int, tuple[float, ...]] = {}
-        self._position: tuple[float, float] | None = None
         self._command = Command(0.0, 0.0, 0.0, 0.0)
         self._mode, self._trips = Mode.POLICY, Trip(0)
         self._where = "before the first episode"
@@ -176,7 +175,7 @@ class Plant:
         vehicle, clock = self._vehicle, self._clock
         sample = vehicle.reset(seed)
         record = EpisodeRecord(vehicle)
-        self._position, self._command, self._known = None, vehicle.airframe.trim, {}
+        self._command, self._known = vehicle.airframe.trim, {}
         start = messages.episode_start(episode, seed, self._rate_hz)
         self._acknowledged(messages.EPISODE_START, [start])
         self._measure_round_trip()
@@ -222,13 +221,9 @@ class Plant:
             all_messages = messages.setpoint_messages(vehicle.setpoint, self._usec // 1000 & 0xFFFFFFFF)
             out += [all_messages[number] for number in changed]
         self._offered = parts
-        position = (sample.north_m, sample.east_m)
-        last = self._position or position
-        self._position = position
-        velocity = ((position[0] - last[0]) * self._rate_hz, (position[1] - last[1]) * self._rate_hz)
         if self._sensors:
             out.append(messages.hil_sensor(sample, self._usec))
-        out.append(messages.hil_state(sample, self._usec, velocity_ne_mps=velocity))
+        out.append(messages.hil_state(sample, self._usec))
         return out
 
     def _exchange(self, sample: Sample) -> Command:

@@ -16,7 +16,7 @@ from sim2sky.errors import ContractError
 from sim2sky.runtime.inference import Backend
 from sim2sky.runtime.observation import ObservationBuilder
 from sim2sky.runtime.safety import Mode, SafetyMonitor
-from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
+from sim2sky.runtime.state import CHANNELS, Command, Health, PolicyState, Sample, Setpoint
 
 __all__ = ["FlightAgent", "Tick"]
 
@@ -73,23 +73,26 @@ class FlightAgent:
         self._policy.reset()
         self.monitor.reset()
 
-    def tick(self, sample: Sample, setpoint: Setpoint, now_ns: int) -> Tick:
+    def tick(self, sample: Sample, setpoint: Setpoint, now_ns: int, *, battery_v: float = math.nan) -> Tick:
         """One control step.
 
         Args:
             sample: newest state estimate.
             setpoint: what to follow.
             now_ns: time of this tick, on the clock of `sample.time_ns`.
+            battery_v: battery voltage, NaN where it is not measured.
         """
         observation = self._builder.build(sample, setpoint)
         # A NaN must not reach the policy: integer graphs answer it with finite actions, recurrent ones keep it.
-        action = self._act(observation) if np.isfinite(observation).all() else self._no_action()
+        asked = bool(np.isfinite(observation).all())
+        action = self._act(observation) if asked else self._no_action()
+        health = Health(self._policy.state if asked else PolicyState.ANSWERED, battery_v)
         answer: list[float] = action.tolist()
         if all(map(math.isfinite, answer)):
             proposed = Command(*(s.command(a) for s, a in zip(self._signals, answer, strict=True)))
         else:
             proposed = _NO_COMMAND
-        guarded = self.monitor.guard(sample, setpoint, proposed, now_ns)
+        guarded = self.monitor.guard(sample, setpoint, proposed, now_ns, health)
         if guarded.mode is not Mode.POLICY:
             answer = [s.action(c) for s, c in zip(self._signals, guarded.command, strict=True)]
         self._builder.record(answer)
@@ -99,7 +102,7 @@ class FlightAgent:
         action: NDArray[Any] = self._policy(observation)
         if action.shape != (len(CHANNELS),):
             raise ContractError(f"the policy answered an action of shape {action.shape}, not ({len(CHANNELS)},)")
-        if not np.isfinite(action).all():
+        if self._policy.state is PolicyState.ANSWERED and not np.isfinite(action).all():
             self._policy.reset()  # whatever made it so must not live on in a recurrent state
         return action
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.golden import GoldenVectors, max_error
 from sim2sky.errors import BundleError, ContractError, NotSupportedError
+from sim2sky.runtime.state import PolicyState
 
 __all__ = [
     "GOLDEN_TOLERANCE",
@@ -49,6 +50,11 @@ _TYPES = {
 
 class Backend(Protocol):
     """A policy that can be stepped. The first call after `reset` starts an episode."""
+
+    @property
+    def state(self) -> PolicyState:
+        """What became of the last call; unless it is `ANSWERED`, the action returned is NaN."""
+        ...
 
     def __call__(self, observation: Observation) -> NDArray[Any]:
         """One step: raw observation (n,), or one array per input key; answers (n_actions,), or () for one category."""
@@ -88,6 +94,8 @@ class OnnxBackend:
         BundleError: the graph's inputs or outputs are not those of an exported policy.
         ContractError: (when called) an observation has another number of values.
     """
+
+    state = PolicyState.ANSWERED
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
@@ -175,6 +183,8 @@ class TorchScriptBackend:
         keys: input keys in the contract's order.
         state_shape: (n_layers, 1, hidden) of a recurrent policy, else None.
     """
+
+    state = PolicyState.ANSWERED
 
     def __init__(self, module: Any, keys: tuple[str, ...], state_shape: tuple[int, ...] | None) -> None:
         import torch

@@ -1,7 +1,7 @@
 """States, commands, setpoints and episode boundaries as standard MAVLink messages, both ways.
 
 The choice of messages is argued in docs/adr/0005-hil-protocol.md. What the wire rounds: attitude, rates and commands
-to float32; position to 1e-7 degrees (11 mm); altitude to 1 mm; airspeed and climb rate to 10 mm/s.
+to float32; position to 1e-7 degrees (11 mm); altitude to 1 mm; airspeed and ground velocity to 10 mm/s.
 """
 
 from __future__ import annotations
@@ -51,12 +51,15 @@ ALTITUDE = mavlink.MAV_CMD_DO_CHANGE_ALTITUDE
 HEADING = mavlink.MAV_CMD_GUIDED_CHANGE_HEADING
 ATTITUDE_RECEIPT = -mavlink.MAVLINK_MSG_ID_ATTITUDE_TARGET  # no command has a negative number
 TRIPS_SHIFT = 32
+MODE_SHIFT = 8
+MODE_MASK = 0xFF
 LOCKSTEP_FLAG = 1  # HIL_ACTUATOR_CONTROLS.flags, bit 0: simulation using lockstep
 
 _ARMED = mavlink.MAV_MODE_FLAG_SAFETY_ARMED | mavlink.MAV_MODE_FLAG_HIL_ENABLED
+_FALLBACK = _ARMED | mavlink.MAV_MODE_FLAG_STABILIZE_ENABLED
 MODE_FLAGS = {
+    **dict.fromkeys(Mode, _FALLBACK),
     Mode.POLICY: _ARMED | mavlink.MAV_MODE_FLAG_GUIDED_ENABLED,
-    Mode.FALLBACK: _ARMED | mavlink.MAV_MODE_FLAG_STABILIZE_ENABLED,
     Mode.KILLED: mavlink.MAV_MODE_FLAG_HIL_ENABLED,
 }
 
@@ -75,13 +78,15 @@ def _usable(s: Sample) -> bool:
     return all(abs(value) < _ABSURD for value in values)  # False for NaN
 
 
+def _known(velocity_mps: float) -> float:
+    return velocity_mps if abs(velocity_mps) < _ABSURD else 0.0
+
+
 def _int16(value: float) -> int:
     return max(-_INT16, min(_INT16, round(value)))
 
 
-def hil_state(
-    sample: Sample, time_usec: int, *, velocity_ne_mps: tuple[float, float] = (0.0, 0.0), home: Geodetic = HOME
-) -> Any:
+def hil_state(sample: Sample, time_usec: int, *, home: Geodetic = HOME) -> Any:
     """HIL_STATE_QUATERNION with the measured state.
 
     A sample that is not finite, or absurd (beyond 1e9), is sent with a quaternion and rates of NaN: no integer field
@@ -90,7 +95,6 @@ def hil_state(
     Args:
         sample: the measured state; its own time is not sent.
         time_usec: sequence and time of the exchange.
-        velocity_ne_mps: ground velocity, m/s, for receivers that want it.
         home: where the sample's position is counted from.
     """
     s = sample
@@ -112,8 +116,8 @@ def hil_state(
         max(-(2**31), min(2**31 - 1, latitude)),
         max(-(2**31), min(2**31 - 1, longitude)),
         max(-(2**31), min(2**31 - 1, round((home.altitude_m + s.altitude_m) * 1000.0))),
-        _int16(velocity_ne_mps[0] * 100.0),
-        _int16(velocity_ne_mps[1] * 100.0),
+        _int16(_known(s.north_mps) * 100.0),
+        _int16(_known(s.east_mps) * 100.0),
         _int16(-s.climb_rate_mps * 100.0),
         airspeed,
         airspeed,
@@ -188,14 +192,16 @@ def sample_from(message: Any, time_ns: int, *, home: Geodetic = HOME) -> Sample:
         -m.vz * 0.01,
         north,
         east,
+        m.vx * 0.01,
+        m.vy * 0.01,
     )
 
 
 def actuator_controls(command: Command, time_usec: int, mode: int, trips: int = 0, *, lockstep: bool) -> Any:
-    """HIL_ACTUATOR_CONTROLS: aileron, elevator, rudder, throttle in the first four controls, who commands in `mode`,
-    the guard's trip bits in the upper half of `flags`.
+    """HIL_ACTUATOR_CONTROLS: aileron, elevator, rudder, throttle in the first four controls, who commands in `mode`
+    and, exactly, in bits 8 to 15 of `flags`; the guard's trip bits in the upper half of `flags`.
     """
-    flags = (LOCKSTEP_FLAG if lockstep else 0) | trips << TRIPS_SHIFT
+    flags = (LOCKSTEP_FLAG if lockstep else 0) | mode << MODE_SHIFT | trips << TRIPS_SHIFT
     return mavlink.MAVLink_hil_actuator_controls_message(
         time_usec, [*command, *_PADDING], MODE_FLAGS[Mode(mode)], flags
     )
@@ -219,10 +225,16 @@ def trips_from(message: Any) -> Trip:
 
 
 def mode_from(message: Any) -> Mode:
-    """Who commanded, from the mode flags of a HIL_ACTUATOR_CONTROLS."""
-    if not message.mode & mavlink.MAV_MODE_FLAG_SAFETY_ARMED:
-        return Mode.KILLED
-    return Mode.POLICY if message.mode & mavlink.MAV_MODE_FLAG_GUIDED_ENABLED else Mode.FALLBACK
+    """Who commanded, from a HIL_ACTUATOR_CONTROLS.
+
+    Raises:
+        LinkError: no mode we know.
+    """
+    number = message.flags >> MODE_SHIFT & MODE_MASK
+    try:
+        return Mode(number)
+    except ValueError:
+        raise LinkError(f"the flight agent says it flies in mode {number}, which does not exist") from None
 
 
 def command_long(command: int, *parameters: float, confirmation: int = 0) -> Any:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, Self
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import ContractError
 from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
+from sim2sky.runtime.state import CHANNELS, NOMINAL, Command, Health, PolicyState, Sample, Setpoint
 
 __all__ = ["SWITCHING", "FallbackLaw", "Guarded", "Mode", "SafetyMonitor", "Trip", "command_limits"]
 
@@ -24,8 +24,12 @@ class Mode(IntEnum):
     """Who commands."""
 
     POLICY = 0
-    FALLBACK = 1
-    KILLED = 2
+    HOLD = 1
+    RETURN = 2
+    LOITER = 3
+    DESCEND = 4
+    TERMINATE = 5
+    KILLED = 6
 
 
 class Trip(IntFlag):
@@ -45,10 +49,12 @@ class Trip(IntFlag):
     THROTTLE_LIMIT = 1024
     SLEW_LIMIT = 2048
 
+    POLICY_LATE = 4096
+
 
 SWITCHING = (
     Trip.NONFINITE_STATE | Trip.NONFINITE_ACTION | Trip.STALE_DATA | Trip.BLIND | Trip.ATTITUDE
-    | Trip.ALTITUDE_LOW | Trip.ALTITUDE_HIGH | Trip.RANGE | Trip.KILL
+    | Trip.ALTITUDE_LOW | Trip.ALTITUDE_HIGH | Trip.RANGE | Trip.KILL | Trip.POLICY_LATE
 )  # fmt: skip
 """Trips that take control from the policy."""
 
@@ -175,7 +181,9 @@ class SafetyMonitor:
             self._armed = True
         return not self._killed
 
-    def guard(self, sample: Sample, setpoint: Setpoint, proposed: Command, now_ns: int) -> Guarded:
+    def guard(
+        self, sample: Sample, setpoint: Setpoint, proposed: Command, now_ns: int, health: Health = NOMINAL
+    ) -> Guarded:
         """One tick.
 
         Args:
@@ -183,8 +191,11 @@ class SafetyMonitor:
             setpoint: what the policy follows.
             proposed: the policy's command; may hold anything.
             now_ns: time of this tick on the clock of the sample.
+            health: of the policy and the battery.
         """
         trips = self._watch(sample, proposed, now_ns)
+        if health.policy is not PolicyState.ANSWERED:
+            trips |= Trip.POLICY_LATE
         if self.killed:
             self._mode, self._clear_ticks = Mode.KILLED, 0
             self._previous = NEUTRAL
@@ -229,10 +240,10 @@ class SafetyMonitor:
 
     def _switch(self, trips: Trip) -> None:
         if trips or self._mode is Mode.KILLED:  # after a kill, too, the fallback law takes the aircraft over first
-            if self._mode is not Mode.FALLBACK:
+            if self._mode is not Mode.HOLD:
                 self._fallback.reset()
                 self._hold = None
-            self._mode, self._clear_ticks = Mode.FALLBACK, 0
+            self._mode, self._clear_ticks = Mode.HOLD, 0
         elif self._mode is not Mode.POLICY:
             self._clear_ticks += 1
             if self._clear_ticks >= self._hold_ticks:

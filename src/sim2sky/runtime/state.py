@@ -5,10 +5,12 @@ Standard library only. Attitude is the aircraft's body frame (forward, right, do
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["CHANNELS", "Command", "Sample", "Setpoint"]
+__all__ = ["CHANNELS", "NOMINAL", "Command", "Health", "PolicyState", "Sample", "Setpoint"]
 
 CHANNELS = ("aileron", "elevator", "rudder", "throttle")
 
@@ -25,6 +27,7 @@ class Sample:
         altitude_m: above home.
         climb_rate_mps: positive up.
         north_m, east_m: position from home.
+        north_mps, east_mps: velocity over ground; NaN where nobody measures it.
     """
 
     time_ns: int
@@ -39,6 +42,8 @@ class Sample:
     climb_rate_mps: float
     north_m: float
     east_m: float
+    north_mps: float = math.nan
+    east_mps: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +71,26 @@ class Command(NamedTuple):
     elevator: float
     rudder: float
     throttle: float
+
+
+class PolicyState(IntEnum):
+    """What became of the question put to the policy this tick."""
+
+    ANSWERED = 0
+    LATE = 1
+    DEAD = 2
+
+
+class Health(NamedTuple):
+    """What the guard must know besides the state estimate.
+
+    Attributes:
+        policy: whether the command proposed is an answer to this tick's observation.
+        battery_v: battery voltage; NaN where nobody measures it.
+    """
+
+    policy: PolicyState = PolicyState.ANSWERED
+    battery_v: float = math.nan
+
+
+NOMINAL = Health()

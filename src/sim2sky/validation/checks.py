@@ -17,6 +17,7 @@ from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import ConfigError, Sim2SkyError
 from sim2sky.runtime.inference import Backend, load_backend, measure_latency, onnx_session, replay_golden, tolerance_of
+from sim2sky.runtime.state import PolicyState
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.flight import FlightJob, why_not_flyable
 from sim2sky.validation.safety_check import check_safety
@@ -164,6 +165,8 @@ def _backend(subject: Subject) -> Backend:
 
     class Bare:
         """Steps a bare ONNX policy; its only input may have any name."""
+
+        state = PolicyState.ANSWERED
 
         def __call__(self, observation: Mapping[str, NDArray[Any]] | NDArray[Any]) -> NDArray[Any]:
             value = observation if isinstance(observation, np.ndarray) else next(iter(observation.values()))

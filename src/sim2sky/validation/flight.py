@@ -17,9 +17,9 @@ from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.errors import BundleError, NotSupportedError
+from sim2sky.runtime.assembly import make_monitor
 from sim2sky.runtime.flight_agent import FlightAgent
 from sim2sky.runtime.inference import load_backend
-from sim2sky.runtime.main import make_monitor
 from sim2sky.runtime.safety import Mode
 from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
 
