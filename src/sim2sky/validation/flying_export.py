@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.deployment import OptimizationSettings
 from sim2sky.config.environment import EnvironmentSettings
+from sim2sky.config.loader import default_path, load_settings
+from sim2sky.config.safety import SafetySettings
 from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment.bundling import rebundle
 from sim2sky.deployment.candidates import BASELINE, Flight, candidates_for, measure
@@ -40,10 +42,12 @@ def _ignore(_: str, __: Progress) -> None:
 
 
 def safety_of(limits: Mapping[str, Any], vehicle: str) -> dict[str, Any] | None:
-    """`safety.json` for a vehicle: limits and the fallback law's gains; None for a vehicle we do not know."""
+    """`safety.json` for a vehicle: limits, what `configs/safety` has for the airframe and `limits` leaves out, and the
+    fallback law's gains; None for a vehicle we do not know."""
     if vehicle not in AIRFRAMES:
         return None
-    return {**limits, "fallback": AIRFRAMES[vehicle].gains.to_json()}
+    own = load_settings(default_path("safety", vehicle), SafetySettings, section="safety").values
+    return {**own, **limits, "fallback": AIRFRAMES[vehicle].gains.to_json()}
 
 
 def rollout_of(environment: EnvironmentSettings, bundle: Bundle) -> dict[str, NDArray[Any]] | None:
