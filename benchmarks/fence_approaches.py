@@ -2,12 +2,12 @@
 
     python benchmarks/fence_approaches.py [--flights 20000] [--seed 20261124] [--workers 2] [--without-prediction]
 
-A policy that wants out flies behind the guard: straight at the fence, banked towards it, climbing, diving, or switching
-every surface at random. Half of the flights are in the Ultra Stick, half in the Aerosonde; half of the fences are
-circles, half polygons. Wind, turbulence, sensor noise and the airframe's parameters are drawn as in validation. Position
-and ground velocity are 0.2 s old, commands reach the surfaces 0.1 s late (the fallback law oscillates with 0.3 s of pure
-command delay, so that is not a delay it can be asked to fly with). A flight starts where `engagement_problems` has
-nothing against it. A crossing is any physics step outside circle, polygon, floor or ceiling.
+A policy that wants out flies behind the guard: straight at the fence, banked towards it, climbing, diving, or
+switching every surface at random. Half of the flights are in the Ultra Stick, half in the Aerosonde; half of the fences
+are circles, half polygons. Wind, turbulence, sensor noise and the airframe's parameters are drawn as in validation.
+Position and ground velocity are 0.2 s old, commands reach the surfaces 0.1 s late (the fallback law oscillates with
+0.3 s of pure command delay, so that is not a delay it can be asked to fly with). A flight starts level, where the guard
+would let a policy begin. A crossing is any physics step outside circle, polygon, floor or ceiling.
 
 `--without-prediction` is the negative control: the guard acts when the buffer is entered, as a plain geofence does.
 """
@@ -55,8 +55,8 @@ DT = 1.0 / RATE_HZ
 class Plain(Escape):
     """No prediction: where the aircraft is, not where it would get to."""
 
-    def range_margin(self, s: Sample, north: float, east: float, age_s: float, wind: Any = None) -> float:
-        return self.fence.margin(north, east)
+    def range_margin(self, _s: Sample, north: float, east: float, *_: Any) -> tuple[float, float]:
+        return self.fence.margin(north, east), 0.0
 
     def altitude_bounds(self, s: Sample) -> tuple[float, float]:
         return s.altitude_m, s.altitude_m
@@ -274,7 +274,9 @@ def main() -> int:
     bound = clopper_pearson(crossed, len(results), side="upper").high
     if options.json:
         kinds = Counter((r.aircraft, r.kind) for r in results if r.crossed)
-        print(json.dumps({"flights": len(results), "crossed": crossed, "by": {"/".join(k): n for k, n in kinds.items()}}))
+        print(
+            json.dumps({"flights": len(results), "crossed": crossed, "by": {"/".join(k): n for k, n in kinds.items()}})
+        )
         return 0
     print(describe_machine("jsbsim", "numpy"))
     print("nearest distance to fence, floor and ceiling in m; negative is a crossing")

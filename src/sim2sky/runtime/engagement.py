@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sim2sky.runtime.escape import wind_estimate
 from sim2sky.runtime.guidance import loiter_radius
 from sim2sky.runtime.ladder import Trip
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.state import Sample
 from sim2sky.runtime.watch import Watch
+from sim2sky.runtime.wind import wind_of
 
 __all__ = ["engagement_problems"]
 
@@ -83,7 +83,7 @@ def _room_to_return(
     if sample is None or not airspeed_mps > 0.0:
         return ["the aircraft does not move through the air: engage it in flight"]
     courses = [2.0 * math.pi * k / COURSES for k in range(COURSES)]
-    wind = wind or wind_estimate(sample)
+    wind = wind or wind_of(sample)
     worst = limits.wind_max_mps
     winds = [wind] if wind is not None else [(worst * math.cos(c), worst * math.sin(c)) for c in courses[::2]]
     strongest = max(math.hypot(*w) for w in winds)
@@ -95,7 +95,9 @@ def _room_to_return(
         return problems
     level = replace(sample, roll_rad=0.0, climb_rate_mps=0.0, airspeed_mps=airspeed_mps)
     closest = min(
-        watch.escape.range_margin(replace(level, yaw_rad=course), 0.0, 0.0, 0.0, w) for course in courses for w in winds
+        watch.escape.range_margin(replace(level, yaw_rad=course), 0.0, 0.0, 0.0, w)[0]
+        for course in courses
+        for w in winds
     )
     if closest < limits.fence_buffer_m:
         problems.append(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from sim2sky.runtime.escape import GRAVITY_MPS2, turn_side, wind_estimate
+from sim2sky.runtime.escape import GRAVITY_MPS2, Wind, heading_for, turn_side
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.observation import wrap_angle
 from sim2sky.runtime.state import Sample
@@ -15,6 +15,7 @@ from sim2sky.runtime.state import Sample
 __all__ = ["Guidance", "loiter_radius"]
 
 AHEAD_RAD = 2.0  # heading error that keeps the fallback law at its bank limit
+DECIDED_RAD = 1.0  # heading error below which the turn is so far done that no gust turns it round
 CIRCLE_RAD = 0.35  # the same for a gentle circle where no position is known
 RADII = 1.5  # loiter circle in turn radii
 MIN_RADIUS_M = 60.0
@@ -37,15 +38,15 @@ class Guidance:
         self._limits = limits
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the way round."""
-        self._side = 0.0
+    def reset(self, side: float = 0.0) -> None:
+        """Forget the way round, or begin with one: 1 right, -1 left."""
+        self._side = side
 
-    def home(self, s: Sample, north_m: float, east_m: float) -> float:
+    def home(self, s: Sample, north_m: float, east_m: float, wind: Wind | None) -> float:
         """Heading that leads from a position home, rad."""
-        return self._turned(s, _heading_for(s, math.atan2(-east_m, -north_m)))
+        return self._turned(s, math.atan2(-east_m, -north_m), wind)
 
-    def loiter(self, s: Sample, north_m: float, east_m: float, airspeed_mps: float) -> float:
+    def loiter(self, s: Sample, north_m: float, east_m: float, wind: Wind | None, airspeed_mps: float) -> float:
         """Heading that leads onto the circle around home and along it, clockwise, rad.
 
         The vector field of Beard & McLain, *Small Unmanned Aircraft*, section 10.2.
@@ -53,25 +54,19 @@ class Guidance:
         radius = loiter_radius(self._limits, airspeed_mps)
         away = math.hypot(north_m, east_m)
         course = math.atan2(east_m, north_m) + math.pi / 2.0 + math.atan(2.0 * (away - radius) / radius)
-        return self._turned(s, _heading_for(s, course))
+        return self._turned(s, course, wind)
 
     def circle(self, s: Sample) -> float:
         """Heading a little to the right, for circling where no position is known, rad."""
         return wrap_angle(s.yaw_rad + CIRCLE_RAD)
 
-    def _turned(self, s: Sample, heading: float) -> float:
+    def _turned(self, s: Sample, course: float, wind: Wind | None) -> float:
+        heading = heading_for(course, s.airspeed_mps, wind)
         error = wrap_angle(heading - s.yaw_rad)
-        self._side = turn_side(error, s.roll_rad, self._side)
-        if error * self._side < 0.0:  # the longer way round by a little, because it was begun
+        if not self._side:
+            self._side = turn_side(error, s.roll_rad)
+        if error * self._side < 0.0:  # the longer way round, because it was begun or chosen
             return wrap_angle(s.yaw_rad + self._side * AHEAD_RAD)
+        if abs(error) < DECIDED_RAD:
+            self._side = 0.0
         return wrap_angle(heading)
-
-
-def _heading_for(s: Sample, course_rad: float) -> float:
-    """Heading that makes good a course in the estimated wind; the course itself where the wind is unknown or wins."""
-    wind = wind_estimate(s)
-    if wind is None:
-        return course_rad
-    cross = wind[1] * math.cos(course_rad) - wind[0] * math.sin(course_rad)
-    ratio = cross / max(s.airspeed_mps, 1.0)
-    return course_rad - math.asin(ratio) if abs(ratio) < 0.95 else course_rad

@@ -185,11 +185,7 @@ class SafetyLimits:
                 "fallback_airspeed_mps must lie between airspeed_min_mps and airspeed_max_mps",
                 "0 holds the setpoint's airspeed",
             ),
-            (
-                self.fallback_bank_deg < min(self.roll_max, 75.0),
-                "fallback_bank_deg must be below roll_max and 75 degrees",
-                "it is the bank the fallback law turns with",
-            ),
+            (self.fallback_bank_deg <= 75.0, "fallback_bank_deg is at most 75 degrees", "angles are degrees"),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -284,7 +284,6 @@ class SafetyMonitor:
             return self._glide if action is Action.TERMINATE else self._trim
         if self._action not in _BY_LAW or self._hold is None:
             self._fallback.reset()
-            self._guidance.reset()
             self._hold = Setpoint(
                 altitude_m=self._safe_altitude(sample.altitude_m),
                 airspeed_mps=self._speed(sample, setpoint),
@@ -301,16 +300,18 @@ class SafetyMonitor:
         return command
 
     def _target(self, action: Action, s: Sample, hold: Setpoint) -> Setpoint:
-        fix, guidance = self.watch.fix, self._guidance
+        fix, guidance, wind = self.watch.fix, self._guidance, self.watch.wind.wind
+        if action is not self._action:
+            guidance.reset(self.watch.side)
         if action is Action.HOLD:
             return hold
         altitude = hold.altitude_m
         if action is Action.CIRCLE or fix is None:
             heading = guidance.circle(s)
         elif action is Action.RETURN:
-            heading = guidance.home(s, *fix)
+            heading = guidance.home(s, *fix, wind)
         else:
-            heading = guidance.loiter(s, *fix, hold.airspeed_mps)
+            heading = guidance.loiter(s, *fix, wind, hold.airspeed_mps)
             if action is Action.DESCEND:
                 altitude = self._safe_altitude(-math.inf)
         return Setpoint(altitude, hold.airspeed_mps, heading)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sim2sky.runtime.escape import Escape
+from sim2sky.runtime.escape import GRAVITY_MPS2, Escape
 from sim2sky.runtime.geofence import Fence
 from sim2sky.runtime.ladder import Trip
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.state import Sample
+from sim2sky.runtime.wind import WindEstimate
 
 __all__ = ["Bound", "Watch"]
 
@@ -20,6 +21,7 @@ Bound = tuple[str, float, float]
 """Field of a `Sample`, lowest and highest value that the policy was made for."""
 
 ABSURD = 1e6  # no quantity of a small aircraft in SI units is larger
+NOSE_DOWN_S = 0.5
 BATTERY_S = 2.0  # voltage sags under load for less
 
 _NONFINITE_STATE, _STALE, _BLIND, _LOST = (
@@ -41,10 +43,13 @@ class Watch:
     Attributes:
         sample: newest usable estimate; None before the first.
         fix: newest usable position, north and east, m; None before the first.
+        wind: running estimate.
+        side: of the turn home as last predicted: 1 right, -1 left, 0 for none.
     """
 
     def __init__(self, limits: SafetyLimits, dt_s: float, bounds: Sequence[Bound] = ()) -> None:
         self._limits = limits
+        self._dt_s = dt_s
         self._bounds = tuple(bounds)
         self.fence = Fence(limits.max_range_m, limits.geofence_polygons)
         self.escape = Escape(limits, self.fence)
@@ -62,6 +67,8 @@ class Watch:
         """New episode."""
         self.sample: Sample | None = None
         self.fix: tuple[float, float] | None = None
+        self.wind = WindEstimate(self._dt_s, 0.5e-3 * self._limits.position_latency_ms)  # at worst as old: half of it
+        self.side = 0.0
         self._fix_ns = 0
         self._active = 0  # envelope trips
         self._blind_count = 0
@@ -79,6 +86,7 @@ class Watch:
         trips = 0
         if _usable(s):
             self.sample = s
+            self.wind.update(s)
             if -ABSURD < s.north_m < ABSURD and -ABSURD < s.east_m < ABSURD:
                 self.fix, self._fix_ns = (s.north_m, s.east_m), s.time_ns
             self._active = self._envelope(s, now_ns)
@@ -127,7 +135,12 @@ class Watch:
         if highest > limits.max_altitude_m - buffer - (hysteresis if was & _HIGH else 0.0):
             active |= _HIGH
         slack = limits.airspeed_hysteresis_mps
-        if s.airspeed_mps < limits.airspeed_min_mps + (slack if was & _SLOW and limits.airspeed_min_mps else 0.0):
+        # In a climb the speed goes on falling until the nose is down again.
+        losing = (
+            GRAVITY_MPS2 * s.climb_rate_mps / max(s.airspeed_mps, 1.0) * NOSE_DOWN_S if s.climb_rate_mps > 0.0 else 0.0
+        )
+        slow = limits.airspeed_min_mps
+        if slow and s.airspeed_mps - losing < slow + (slack if was & _SLOW else 0.0):
             active |= _SLOW
         if s.airspeed_mps > self._fast - (slack if was & _FAST else 0.0):
             active |= _FAST
@@ -136,8 +149,9 @@ class Watch:
         if limits.geofence_enabled and self.fix is not None:
             age_s = abs(now_ns - self._fix_ns) * 1e-9
             north, east = self.fix
-            margin = self.escape.range_margin(s, north, east, min(age_s, 1.0))
-            if margin < limits.fence_buffer_m + (limits.range_hysteresis_m if was & _RANGE else 0.0):
+            enough = limits.fence_buffer_m + (limits.range_hysteresis_m if was & _RANGE else 0.0)
+            margin, self.side = self.escape.range_margin(s, north, east, min(age_s, 1.0), self.wind.wind, enough)
+            if margin < enough:
                 active |= _RANGE
         return active
 
