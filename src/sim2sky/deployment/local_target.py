@@ -30,7 +30,6 @@ __all__ = [
     "TARGET_ENVIRONMENT",
     "Completed",
     "LocalTarget",
-    "LocalTransport",
     "distribution_closure",
     "link_site",
     "runtime_files",
