@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from sim2sky.deployment.local_target import LocalTarget, link_site
 from tests.deploy_support import flying_bundle, linear_agent, make_bundle
 
 from sim2sky import cli
 from sim2sky.agent.bundle import Bundle
-from sim2sky.deployment.local_target import LocalTarget, link_site
 
 SRC = Path(cli.__file__).resolve().parents[1]
 ROOT = SRC.parent

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sim2sky.deployment.local_target import LocalTarget
 from tests.deploy_support import linear_agent
 
 from sim2sky.agent.bundle import open_bundle
@@ -22,7 +23,6 @@ from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment import deploy_agent
 from sim2sky.deployment.deploy_agent import deploy
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
-from sim2sky.deployment.local_target import LocalTarget
 from sim2sky.errors import AgentError, ConfigError, LinkError, NotSupportedError, Sim2SkyError, TargetError
 
 SRC = Path(deploy_agent.__file__).resolve().parents[2]

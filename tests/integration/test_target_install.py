@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sim2sky.deployment.local_target import LocalTarget, distribution_closure, runtime_files
 from tests.deploy_support import make_bundle, network
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.layers import Dense, Network
 from sim2sky.deployment import install as installer
 from sim2sky.deployment.install import STATES
-from sim2sky.deployment.local_target import LocalTarget, distribution_closure, runtime_files
 from sim2sky.deployment.targets import open_target
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
 

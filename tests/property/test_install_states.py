@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sim2sky.deployment.local_target import LocalTarget
 from tests.deploy_support import make_bundle
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.install import STATES, active_release, install, recover, revert
 from sim2sky.deployment.launch import resolve
-from sim2sky.deployment.local_target import LocalTarget
 
 
 class Died(BaseException):
