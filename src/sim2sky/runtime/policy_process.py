@@ -300,6 +300,7 @@ class PolicyProcess:
             self._retire(failure.message)
             return False
         worker.ready = True
+        self.state = PolicyState.ANSWERED
         return True
 
     def _retire(self, why: str) -> None:
