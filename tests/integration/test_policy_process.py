@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,12 @@ def until(condition: Callable[[], Any], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.005)
+
+
+def dead(child: int | None) -> bool:
+    """A child whose last thread has ended; it is shown as a zombie before that, but cannot yet be waited for."""
+    assert child is not None
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def gone(pid: int) -> bool:
@@ -203,7 +210,7 @@ def test_between_episodes_a_dead_or_hung_process_is_replaced(bundle: Bundle) -> 
             if sign == signal.SIGSTOP:
                 policy(OBSERVATION)
             else:
-                until(lambda pid=pid: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "its death")
+                until(lambda pid=pid: dead(pid), "its death")
             policy.reset()
             assert policy.state is PolicyState.ANSWERED and policy.pid != pid
             assert np.isfinite(policy(OBSERVATION)).all()
@@ -219,7 +226,7 @@ def test_after_an_answer_that_is_not_finite_reset_waits_for_nothing(
         pid = policy.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "its death")
+        until(lambda: dead(pid), "its death")
         policy.reset()
         assert policy.pid == pid and policy.restarts == 0
         policy(OBSERVATION)
@@ -235,7 +242,7 @@ def test_a_policy_that_does_not_come_back_is_dead_after_reset_and_says_why(tmp_p
         data = bytearray(model.read_bytes())
         data[len(data) // 2] ^= 1
         model.write_bytes(bytes(data))
-        until(lambda: psutil.Process(policy.pid or 0).status() == psutil.STATUS_ZOMBIE, "its death")
+        until(lambda: dead(policy.pid), "its death")
         agent.reset()
         assert agent.policy_state is PolicyState.DEAD and "sha256" in policy.problem
         tick = agent.tick(sample(), SETPOINT, 0)
@@ -403,3 +410,13 @@ def test_the_worker_refuses_what_is_no_observation(bundle: Bundle) -> None:
     with PolicyProcess(bundle, deadline_s=0.5) as policy:
         policy(np.zeros(3, np.float32))
         assert policy.state in {PolicyState.DEAD, PolicyState.LATE}
+
+
+def test_a_socket_that_closed_while_idle_is_found_before_the_next_episode(bundle: Bundle) -> None:
+    with PolicyProcess(bundle, deadline_s=1.0) as policy:
+        pid = policy.pid
+        assert policy._worker is not None
+        policy._worker.channel.shutdown(socket.SHUT_RD)  # reads as if the other end were closed
+        policy.reset()
+        assert policy.state is PolicyState.ANSWERED and policy.pid != pid and policy.restarts == 1
+        assert "closed its socket" in policy.problem

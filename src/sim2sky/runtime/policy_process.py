@@ -220,8 +220,11 @@ class PolicyProcess:
         worker = self._worker
         if worker is not None and worker.process.poll() is not None:
             self._retire(f"its process ended with code {worker.process.returncode}")
-        elif self._waiting and self._receive(self._clock.now_ns() + self._deadline_ns) is None:
-            self._retire("it gave no answer in time")
+        elif self._waiting:
+            if self._receive(self._clock.now_ns() + self._deadline_ns) is None:
+                self._retire(self.problem if self._worker is None else "it gave no answer in time")
+        elif worker is not None and worker.ready and _receive(worker.channel, 0.0) is not None:
+            self._retire("it closed its socket, or spoke without being asked")
         if self._worker is None:
             self.restarts += 1
             self._spawn()
@@ -237,7 +240,7 @@ class PolicyProcess:
         if worker is not None:
             worker.channel.close()  # a worker that is well ends by itself
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(GRACE_S if worker.ready else 0.0)
+                worker.process.wait(GRACE_S if worker.ready and not self._waiting else 0.0)
             worker.process.kill()
             self._retired.append(worker.process)
         for process in self._retired:
