@@ -181,7 +181,12 @@ def local_target(root: Path) -> ReleaseTarget:
 
 
 def make_release(
-    bundle: Bundle, out: Path | None = None, *, key: SigningKey = KEY, version: int | None = None, now_s: float | None = None
+    bundle: Bundle,
+    out: Path | None = None,
+    *,
+    key: SigningKey = KEY,
+    version: int | None = None,
+    now_s: float | None = None,
 ) -> Release:
     """A signed release beside the bundle; each call gives a higher version."""
     version = next(_versions) if version is None else version
