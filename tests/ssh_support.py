@@ -56,8 +56,13 @@ class SshServer:
         home: has `.ssh/id_ed25519` and `.ssh/known_hosts`, as on a laptop that was here before.
     """
 
-    def __init__(self, folder: Path, *, wrapper: Sequence[str] = (), options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, wrapper: Sequence[str] = (), options: Sequence[str] = (), path: str = ""
+    ) -> None:
         self.folder, self.wrapper = folder, list(wrapper)
+        there = folder / "home_there"  # not the real one: its shell's start-up files are none of the tests' business
+        there.mkdir()
+        self.environment = f"SetEnv HOME={there}" + (f" PATH={path}" if path else "")
         self.home = folder / "home"
         self.key = make_key(self.home / ".ssh" / "id_ed25519")
         self.host_key = make_key(folder / "host_key")
@@ -81,7 +86,8 @@ class SshServer:
             f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.host_key}", "PidFile none",
             f"AuthorizedKeysFile {self.folder / 'authorized_keys'}", "StrictModes no", "UsePAM no", "UseDNS no",
             "PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin prohibit-password",
-            "Subsystem sftp internal-sftp", "MaxStartups 200", "MaxSessions 100", "PrintMotd no", *self.options,
+            "Subsystem sftp internal-sftp", "MaxStartups 200", "MaxSessions 100",
+            "PrintMotd no", self.environment, *self.options,
         ]  # fmt: skip
         config.write_text("\n".join(lines) + "\n")
         if os.geteuid() == 0:
@@ -107,6 +113,14 @@ class SshServer:
         assert self.process is not None
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def commands(self) -> list[str]:
+        """Command lines of what runs in the sessions."""
+        found = []
+        for child in self.children():
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(child.cmdline()))
+        return found
+
     def break_connections(self) -> int:
         """Kill what serves the open sessions, as a power cut would; how many processes that were."""
         killed = 0
@@ -128,9 +142,11 @@ class SshServer:
 
 
 @contextlib.contextmanager
-def ssh_server(folder: Path, *, wrapper: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[SshServer]:
-    """A running server; see `SshServer`."""
-    server = SshServer(folder, wrapper=wrapper, options=options)
+def ssh_server(
+    folder: Path, *, wrapper: Sequence[str] = (), options: Sequence[str] = (), path: str = ""
+) -> Iterator[SshServer]:
+    """A running server: started by `wrapper`, with more lines in its configuration, another PATH for its users."""
+    server = SshServer(folder, wrapper=wrapper, options=options, path=path)
     server.start()
     try:
         yield server

@@ -11,7 +11,7 @@ import asyncssh
 
 from sim2sky.errors import TargetError
 
-__all__ = ["HostKeyWatcher", "Tell", "connection_error", "transfer_error"]
+__all__ = ["HostKeyWatcher", "Tell", "connection_error", "is_broken", "transfer_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ class HostKeyWatcher:
         class Client(asyncssh.SSHClient):
             def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
                 watcher.refused = key
-                known = asyncssh.match_known_hosts(watcher._files or b"", host, addr, None if port == 22 else port)
+                known = asyncssh.match_known_hosts(
+                    watcher._files or ([], [], []), host, addr, None if port == 22 else port
+                )
                 watcher.changed = bool(known[0])
                 return False
 
@@ -93,13 +95,6 @@ def _reason(tell: Tell, watcher: HostKeyWatcher, error: Exception, timeout_s: fl
             )
         case asyncssh.KeyImportError() | asyncssh.KeyEncryptionError() | ValueError():
             return f"cannot use the key {tell.key or 'at hand'}: {error}", "a key with a passphrase: ssh-add KEY"
-        case asyncssh.ConnectionLost() | asyncssh.ProtocolError() | asyncssh.ProtocolNotSupported():
-            return (
-                f"port {tell.port} closed the connection or does not speak SSH: {error.reason}",
-                f"try: ssh {tell.login}",
-            )
-        case asyncssh.Error():
-            return f"no connection: {error.reason}", f"try: ssh {tell.login}"
         case TimeoutError():
             return (
                 f"no SSH answer on port {tell.port} within {timeout_s:g} s",
@@ -110,12 +105,25 @@ def _reason(tell: Tell, watcher: HostKeyWatcher, error: Exception, timeout_s: fl
                 f"connection refused on port {tell.port}",
                 "is the SSH server running there (systemctl status ssh)? is the port right?",
             )
+        case asyncssh.ConnectionLost() | asyncssh.ProtocolError() | asyncssh.ProtocolNotSupported() | ConnectionError():
+            return (
+                f"port {tell.port} closed the connection or does not speak SSH: {error}",
+                f"try: ssh {tell.login}",
+            )
+        case asyncssh.Error():
+            return f"no connection: {error.reason}", f"try: ssh {tell.login}"
         case socket.gaierror():
             return f"unknown host '{tell.host}'", "check the name, or use the address"
         case OSError() if tell.key is not None and error.filename == str(tell.key):
             return f"cannot read the key {tell.key}: {error.strerror}", "check the path"
         case _:
             return f"no connection: {getattr(error, 'strerror', None) or error}", "check the network"
+
+
+def is_broken(error: Exception) -> bool:
+    """The connection is gone, not only this operation."""
+    lost = (asyncssh.DisconnectError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, ConnectionError)
+    return isinstance(error, lost)
 
 
 def transfer_error(name: str, doing: str, error: Exception) -> TargetError:
@@ -132,9 +140,9 @@ def transfer_error(name: str, doing: str, error: Exception) -> TargetError:
                 f"target {name}: {doing}: its SSH server refuses to forward a port",
                 hint="HIL flies through the SSH connection: set `AllowTcpForwarding yes` in its sshd_config",
             )
-        case asyncssh.DisconnectError() | asyncssh.SFTPConnectionLost() | asyncssh.SFTPNoConnection():
+        case _ if is_broken(error):
             return TargetError(
-                f"target {name}: {doing}: the connection broke: {error.reason}",
+                f"target {name}: {doing}: the connection broke: {getattr(error, 'reason', '') or error}",
                 hint="the same command goes on from where it stopped",
             )
         case asyncssh.Error():

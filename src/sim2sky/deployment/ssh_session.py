@@ -11,8 +11,11 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import logging
+import math
 import os
 import shlex
+import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from typing import Any, TypeVar
 import asyncssh
 
 from sim2sky.deployment.ssh_address import SshAccess, SshAddress
-from sim2sky.deployment.ssh_errors import HostKeyWatcher, Tell, connection_error, transfer_error
+from sim2sky.deployment.ssh_errors import HostKeyWatcher, Tell, connection_error, is_broken, transfer_error
 from sim2sky.deployment.transport import Completed
 from sim2sky.errors import TargetError
 
@@ -50,6 +53,9 @@ class Limits:
 def _loop() -> asyncio.AbstractEventLoop:
     """The event loop of all sessions of this process, in a thread of its own."""
     loop = asyncio.new_event_loop()
+    # A broken connection is told once, by the call that waited for it, not by asyncssh's inner tasks as well.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    loop.set_exception_handler(lambda _loop, _context: None)
     thread = threading.Thread(target=loop.run_forever, name="ssh", daemon=True)
     thread.start()
 
@@ -97,7 +103,7 @@ class SshSession:
         Raises:
             TargetError: not reachable, ended by a signal, or not ended within `timeout_s`.
         """
-        return _wait(self._run(shlex.join([*ENVIRONMENT, *argv]), stdin, timeout_s))
+        return _wait(self._run(argv, stdin, timeout_s))
 
     def upload(self, local: Path, remote: str) -> None:
         """Copy a file; `remote` appears complete, synced and with the right content, or not at all.
@@ -158,7 +164,7 @@ class SshSession:
         try:
             yield self._connection
         except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:
-            if isinstance(error, asyncssh.DisconnectError):
+            if is_broken(error):
                 await self._close()
             raise transfer_error(self.name, doing, error) from error
 
@@ -171,7 +177,7 @@ class SshSession:
                 where.port or (),
                 username=where.user,
                 # Never the configuration's: `UserKnownHostsFile none` would switch the check off.
-                known_hosts=files or b"",
+                known_hosts=files or ([], [], []),
                 client_keys=[str(self.access.key)] if self.access.key else (),
                 agent_path=None if self.access.key else (),
                 preferred_auth="publickey",
@@ -210,7 +216,9 @@ class SshSession:
         async with self._connected("asking for the home folder") as connection:
             return str(await (await self._files(connection)).realpath("."))
 
-    async def _run(self, command: str, stdin: bytes | None, timeout_s: float) -> Completed:
+    async def _run(self, argv: Sequence[str], stdin: bytes | None, timeout_s: float) -> Completed:
+        # Ended there, too, where the connection dies or the server passes no signals on (OpenSSH does not for root).
+        command = shlex.join(["timeout", "-k", "2", str(math.ceil(timeout_s) + 1), *ENVIRONMENT, *argv])
         async with self._connected("running a command") as connection:
             process = await connection.create_process(command, encoding=None)
             try:
@@ -222,24 +230,27 @@ class SshSession:
                     out, err = await asyncio.gather(self._all(process.stdout), self._all(process.stderr))
                     await process.wait_closed()
             except TimeoutError as error:
-                process.kill()
                 raise TargetError(f"target {self.name}: a command did not end within {timeout_s:g} s") from error
             finally:
                 process.close()
         return Completed(self._exit_code(process), out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
     def _exit_code(self, process: asyncssh.SSHClientProcess[bytes]) -> int:
-        if process.exit_signal:
-            raise TargetError(
-                f"target {self.name}: a command was ended by SIG{process.exit_signal[0]}",
-                hint="the previous release stays active; deploy again",
-            )
-        if process.exit_status is None:
+        status, ended = process.exit_status, process.exit_signal
+        if ended is None and status is None:
             raise TargetError(
                 f"target {self.name}: the connection broke while a command ran",
                 hint="the same command goes on from where it stopped",
             )
-        return process.exit_status
+        # `timeout`, like a shell, tells the signal that ended its child as 128 + its number.
+        number = (status or 0) - 128
+        by = f"SIG{ended[0]}" if ended else signal.Signals(number).name if number in set(signal.Signals) else ""
+        if by:
+            raise TargetError(
+                f"target {self.name}: a command was ended by {by}",
+                hint="the previous release stays active; deploy again",
+            )
+        return status or 0
 
     async def _all(self, reader: asyncssh.SSHReader[bytes]) -> bytes:
         parts, size = [], 0
@@ -296,7 +307,7 @@ class SshSession:
             return None
 
     async def _sha256(self, path: PurePosixPath, size: int) -> str:
-        done = await self._run(shlex.join(["sha256sum", "--", str(path)]), None, 60.0 + size / 1e6)
+        done = await self._run(["sha256sum", "--", str(path)], None, 60.0 + size / 1e6)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise TargetError(f"target {self.name}: cannot verify {path}: {reason}", hint="it needs sha256sum")
