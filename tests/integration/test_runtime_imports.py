@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.flight_support import agent_environment, make_bundle, sample, settings
+from tests.flight_support import SRC, agent_environment, make_bundle, sample, settings
 
 from sim2sky.environments.tasks import make_contract
 from sim2sky.runtime.flight_agent import Tick
@@ -33,10 +33,7 @@ BLOCKED = {
     "ruamel", "joblib", "h5py", "pandas", "matplotlib",
 }  # fmt: skip
 
-MODULES = (
-    "clock", "flight_agent", "frames", "inference", "limits", "link", "loop", "main", "messages", "recorder", "safety",
-    "state", "observation", "autopilot",
-)  # fmt: skip
+MODULES = sorted(path.stem for path in (Path(SRC) / "sim2sky" / "runtime").glob("*.py") if path.stem != "__init__")
 
 
 def run(code: str, blocked: set[str], *arguments: str) -> subprocess.CompletedProcess[str]:
