@@ -19,7 +19,7 @@ from sim2sky.runtime.assembly import make_agent
 from sim2sky.runtime.clock import RealClock
 from sim2sky.runtime.link import open_link
 from sim2sky.runtime.loop import WANTED, AgentLoop
-from sim2sky.runtime.recorder import Recorder
+from sim2sky.runtime.recorder import LOCKSTEP_WAIT_S, Recorder
 from sim2sky.telemetry.flight_log import LogMetadata
 
 __all__ = ["main"]
@@ -61,7 +61,8 @@ def _fly(options: argparse.Namespace) -> int:
     metadata = LogMetadata(
         options.source, bundle.agent, bundle.digest, contract.hash, contract.rate_hz, options.start_time
     )
-    recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite)
+    wait_s = 0.0 if options.realtime else LOCKSTEP_WAIT_S
+    recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite, wait_s=wait_s)
     if recorder.problem:
         _say(recorder.problem)
     try:
