@@ -29,11 +29,13 @@ from tests.recorder_support import (
 )
 
 from sim2sky.errors import FlightLogError
+from sim2sky.runtime.ladder import Trip
 from sim2sky.runtime.recorder import Recorder
 from sim2sky.runtime.recorder_process import JournalKeeper
 from sim2sky.telemetry.flight_log import FlightLogWriter, LogMetadata, read_flight_log, recover
 from sim2sky.telemetry.journal import Kind, json_frame
 from sim2sky.telemetry.log_files import Header, create_parts, lock_parts, parts_of
+from sim2sky.telemetry.trips import STATE_COLUMNS, TripEvent, TripLog
 
 
 def test_what_is_recorded_is_read(tmp_path: Path) -> None:
@@ -202,12 +204,23 @@ def test_a_lockstep_run_waits_for_the_recorder_instead(tmp_path: Path) -> None:
 def test_a_recorder_that_cannot_run_is_not_started_over_and_over(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     recorder = Recorder(path, METADATA, CONTRACT)
-    with lock_parts(parts_of(path), wait_s=0.0):  # before the process has it
-        first = recorder.process
-        fly(recorder, 2000)
-        assert recorder.process == first
+    assert recorder.process is not None
+    parts_of(path).rename(tmp_path / "moved")
+    os.kill(recorder.process, signal.SIGKILL)
+    seen, begun = {recorder.process}, time.monotonic()
+    recorder.begin(1)
+    k = 0
+    while time.monotonic() - begun < 2.5:
+        record(recorder, k, 1)
+        seen.add(recorder.process)
+        time.sleep(0.002)
+        k += 1
+    assert 2 <= len(seen) <= 4 and "flying without a log" in recorder.problem
+    (tmp_path / "moved").rename(parts_of(path))
+    recorder.end(success=True, termination="completed")
     recorder.close()
-    assert read_all(path) == [(0, list(range(2000)), "completed")]
+    ((_, ticks, termination),) = read_all(path)
+    assert ticks == list(range(k - recorder.dropped)) and termination == "completed"
 
 
 def test_a_long_flight_is_cut_into_segments_of_bounded_size(tmp_path: Path) -> None:
@@ -387,3 +400,30 @@ def test_damage_in_a_journal_costs_the_ticks_it_hit(tmp_path: Path) -> None:
     assert len(after) == len(before) - 1 and set(after) < set(before)
     with read_flight_log(path) as log:
         assert log.episodes[0].attrs["dropped_ticks"] == 1
+
+
+def test_trips_of_the_guard_are_events_of_their_episode(tmp_path: Path) -> None:
+    log = TripLog(capacity=3)
+    recorder = Recorder(tmp_path / "f.h5", METADATA, CONTRACT)
+    for seed in range(2):
+        recorder.begin(seed)
+        log.clear()
+        for k in range(6):
+            record(recorder, k, seed)
+            if k % 2 == seed:
+                state = tuple(float(k + i) for i in range(len(STATE_COLUMNS)))
+                log.add(TripEvent(1000 * k, k, int(Trip.ATTITUDE), int(Trip.ATTITUDE | Trip.RANGE), 1, state))
+                log.count(int(Trip.ATTITUDE))
+            if k == 5:
+                log.add(TripEvent(5000, 5, 0, 0, 0, state))
+            recorder.trips(log)
+        recorder.end(success=True, termination="completed")
+    recorder.close()
+    assert recorder.problem == ""
+    with read_flight_log(tmp_path / "f.h5") as read:
+        for seed, episode in enumerate(read.episodes):
+            events = episode.events
+            assert [e["tick"] for e in events] == [seed, seed + 2, seed + 4]
+            assert events[0]["reasons"] == ["attitude"] and events[0]["mode"] == 1 and events[0]["event"] == "trip"
+            assert events[0]["state"]["roll_rad"] == seed and events[0]["state"]["battery_v"] == seed + 13
+            assert episode.attrs["trip_ticks"] == '{"attitude": 3}' and episode.attrs["trip_events_dropped"] == 1

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.flight_support import agent_environment, make_bundle, sample, settings
+from tests.flight_support import SRC, agent_environment, make_bundle, sample, settings
 from tests.recorder_support import wait_for, without_h5py
 
 from sim2sky.environments.tasks import make_contract
@@ -34,10 +34,7 @@ BLOCKED = {
     "ruamel", "joblib", "h5py", "pandas", "matplotlib",
 }  # fmt: skip
 
-MODULES = (
-    "clock", "flight_agent", "frames", "inference", "limits", "link", "loop", "main", "messages", "recorder",
-    "recorder_process", "safety", "state", "observation", "autopilot",
-)  # fmt: skip
+MODULES = sorted(path.stem for path in (Path(SRC) / "sim2sky" / "runtime").glob("*.py") if path.stem != "__init__")
 
 
 def run(

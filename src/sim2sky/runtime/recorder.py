@@ -20,14 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import sim2sky
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import FlightLogError
+from sim2sky.runtime.boot import module_command
 from sim2sky.runtime.flight_agent import Tick
 from sim2sky.runtime.state import Sample, Setpoint
 from sim2sky.telemetry.journal import Kind, TickLayout, json_frame
 from sim2sky.telemetry.log_files import Header, create_parts
 from sim2sky.telemetry.log_schema import LogMetadata
+from sim2sky.telemetry.trips import STATE_COLUMNS, TRIP_COLUMNS, TripLog
 
 __all__ = ["LOCKSTEP_WAIT_S", "Recorder", "state_row"]
 
@@ -38,13 +39,10 @@ LOCKSTEP_WAIT_S = 5.0
 PIPE_BYTES = 1 << 20
 LOOK_S = 0.25  # between looks at the recorder process
 RESTART_S = 1.0  # between two starts of the recorder process
+READY_S = 20.0
 CLOSE_S = 60.0
 MAX_PENDING = 64
 MAX_TEXT = 500
-_PROCESS = (
-    "import sys; sys.path[0] = sys.argv[1]; "
-    "from sim2sky.runtime.recorder_process import main; sys.exit(main(sys.argv[2:]))"
-)
 
 
 def state_row(sample: Sample, time_s: float) -> tuple[float, ...]:
@@ -86,9 +84,12 @@ class Recorder:
         self._layout = TickLayout(len(contract.observation_names), len(contract.output.signals))
         self._problem = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._pending: deque[bytes] = deque(maxlen=MAX_PENDING)
         self._recording = False
         self._flight, self._seed, self._count = -1, -1, 0
+        self._trips: TripLog | None = None
+        self._told = 0
         self._started_s = self._looked_s = -math.inf
         self.dropped = 0
         if path is None:
@@ -103,6 +104,7 @@ class Recorder:
             with contextlib.suppress(OSError):  # a user's quota of pipe memory may be used up: 64 KiB then
                 fcntl.fcntl(self._writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._start()
+        self._await_ready()
 
     @property
     def recording(self) -> bool:
@@ -131,6 +133,7 @@ class Recorder:
         """Open an episode; one that is still open is ended as abandoned."""
         self.end(success=False, termination="abandoned")
         self._count, self._recording, self._seed = 0, True, seed
+        self._trips, self._told = None, 0
         self._flight += 1
         self._say_begin()
 
@@ -174,6 +177,22 @@ class Recorder:
             except FlightLogError as error:
                 self._problem = error.message
 
+    def trips(self, log: TripLog) -> None:
+        """Add what is new in the guard's log to the open episode; call it at every tick, it mostly looks at a length.
+
+        Each becomes an event with `event` "trip", the names in `reasons`, `trips` and `mode`, and the state; how long
+        each trip was set becomes the episode's attribute `trip_ticks` (JSON).
+        """
+        if not self._recording:
+            return
+        self._trips = log
+        while self._told < len(log):
+            e = log[self._told]
+            self._told += 1
+            numbers = dict(zip(TRIP_COLUMNS, e.numbers, strict=True))
+            state = dict(zip(STATE_COLUMNS, e.state, strict=True))
+            self.event({"event": "trip", "reasons": e.reasons, **numbers, "state": state})
+
     def end(self, *, success: bool, termination: str, **extra: str | float | int | bool) -> None:
         """Close the episode.
 
@@ -185,8 +204,11 @@ class Recorder:
         if not self._recording:
             return
         self._recording = False
-        for name, value in extra.items():
-            self._say(json_frame(Kind.EXTRA, {name: value[:MAX_TEXT] if isinstance(value, str) else value}))
+        given: dict[str, Any] = {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in extra.items()}
+        if self._trips is not None:
+            given |= {"trip_ticks": json.dumps(self._trips.ticks), "trip_events_dropped": self._trips.dropped}
+        for name, value in given.items():
+            self._say(json_frame(Kind.EXTRA, {name: value}))
         data = {"success": success, "termination": termination[:MAX_TEXT], "ticks": self._count}
         self._say(json_frame(Kind.END, data))
         self._look()
@@ -242,14 +264,29 @@ class Recorder:
             self._look()
             return False
 
+    def _await_ready(self) -> None:
+        """Before the flight: until the recorder process takes what comes, or says why not."""
+        deadline = time.monotonic() + READY_S
+        while self._process is not None and not self._ready:
+            select.select([self._heard], [], [], 0.1)
+            self._listen()
+            if self._process.poll() is not None:
+                self._problem = self._problem or f"the recorder process ended with code {self._process.returncode}"
+                return
+            if time.monotonic() >= deadline:
+                self._problem = f"the recorder process is not ready after {READY_S:g} s"
+                return
+
     def _listen(self) -> None:
-        """Take in what the recorder process says."""
+        """Take in what the recorder process says: that it is ready (an empty problem), and problems."""
         if self._process is None:
             return
         with contextlib.suppress(BlockingIOError):
             for line in os.read(self._heard, 65536).splitlines():
                 with contextlib.suppress(ValueError, KeyError):
-                    self._problem = str(json.loads(line)["problem"])
+                    said = str(json.loads(line)["problem"])
+                    self._problem = said or self._problem
+                    self._ready = True
 
     def _look(self) -> None:
         """Start another recorder process where it has died."""
@@ -266,11 +303,10 @@ class Recorder:
     def _start(self) -> None:
         """Start the recorder process; it takes about a millisecond, its own start goes on beside the flight."""
         self._started_s = time.monotonic()
-        root = str(Path(sim2sky.__file__).parent.parent)
         arguments = [str(self._path), str(self._reading), str(self._saying), str(os.getpid())]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROCESS, root, *arguments],
+                module_command("sim2sky.runtime.recorder_process", *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(self._reading, self._saying),

@@ -305,9 +305,12 @@ def main(arguments: Sequence[str]) -> int:
     _step_back()
     os.set_blocking(saying, False)
 
-    def say(text: str) -> None:
+    def tell(text: str) -> None:
         with contextlib.suppress(OSError):
             os.write(saying, json.dumps({"problem": text}).encode() + b"\n")
+
+    def say(text: str) -> None:
+        tell(text)
         with contextlib.suppress(OSError):
             sys.stderr.write(f"recorder: {text}\n")
             sys.stderr.flush()
@@ -315,6 +318,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with lock_parts(parts_of(path)):
             keeper = JournalKeeper(path, say)
+            tell("")  # ready
             serve(reading, keeper, parent)
             return EXIT_PASS if keeper.close() else EXIT_FAIL
     except (FlightLogError, OSError) as error:
@@ -329,3 +333,7 @@ def _step_back() -> None:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with contextlib.suppress(OSError):
         os.nice(NICE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
