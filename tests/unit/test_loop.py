@@ -91,7 +91,9 @@ def run(*batches: list[Any], realtime: bool = False, times_ms: list[int] | None 
 
 
 def acks(link: Script) -> list[tuple[int, int]]:
-    return [(m.command, m.result) for m in link.of("COMMAND_ACK")]
+    """Final acknowledgements."""
+    at_work = mavlink.MAV_RESULT_IN_PROGRESS
+    return [(m.command, m.result) for m in link.of("COMMAND_ACK") if m.result != at_work]
 
 
 def test_one_state_one_command_and_a_repeated_state_the_same_command() -> None:

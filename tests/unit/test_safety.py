@@ -13,7 +13,7 @@ from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import ConfigError, ContractError
 from sim2sky.runtime.autopilot import Autopilot
 from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.safety import SWITCHING, Guarded, Mode, SafetyMonitor, Trip
+from sim2sky.runtime.safety import Guarded, Mode, SafetyMonitor, Trip
 from sim2sky.runtime.state import Command, Sample, Setpoint
 
 DT = 0.05
@@ -290,6 +290,18 @@ def test_limits_survive_json() -> None:
     assert SafetyLimits.from_json(limits.to_json()) == limits
 
 
-def test_the_switching_trips_are_those_that_take_control() -> None:
-    assert Trip.SLEW_LIMIT not in SWITCHING and Trip.SURFACE_LIMIT not in SWITCHING
-    assert {t for t in Trip if t in SWITCHING} == set(Trip) - {Trip.SLEW_LIMIT, Trip.SURFACE_LIMIT, Trip.THROTTLE_LIMIT}
+def test_each_trip_is_logged_once_with_its_reason_and_the_state_at_that_tick() -> None:
+    guard = monitor()
+    step(guard)
+    for _ in range(5):
+        step(guard, roll_rad=2.0, now_ns=7)
+    for _ in range(4):
+        step(guard)
+    assert [(e.tick, e.reasons, Mode(e.mode)) for e in guard.events] == [
+        (1, ("attitude",), Mode.HOLD), (7, (), Mode.POLICY),
+    ]  # fmt: skip
+    tripped = guard.events[0]
+    assert tripped.time_ns == 7 and tripped.state[0] == 2.0 and math.isnan(tripped.state[-1])
+    assert guard.events.ticks["attitude"] == 5
+    guard.reset()
+    assert len(guard.events) == 0

@@ -18,15 +18,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.install import active_release, release_name
+from sim2sky.deployment.transport import Completed
 from sim2sky.errors import TargetError
 
-__all__ = ["TARGET_ENVIRONMENT", "Completed", "LocalTarget", "distribution_closure", "link_site", "runtime_files"]
+__all__ = [
+    "TARGET_ENVIRONMENT",
+    "Completed",
+    "LocalTarget",
+    "distribution_closure",
+    "link_site",
+    "runtime_files",
+]
 
 TARGET_PACKAGES = ("numpy", "onnxruntime", "pymavlink", "h5py")
 TARGET_ENVIRONMENT = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
@@ -48,15 +55,6 @@ RUNTIME_FILES = (
     "deployment/test_inference.py",
 )
 """What of sim2sky a flight computer gets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A command that ended on the target."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 def runtime_files() -> dict[str, bytes]:

@@ -7,56 +7,18 @@ bit for bit. numpy-free and without I/O or clocks, so that it can be enumerated 
 from __future__ import annotations
 
 import math
-from enum import IntEnum, IntFlag
 from typing import NamedTuple, Protocol, Self
 
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import ContractError
+from sim2sky.runtime.ladder import SWITCHING, Mode, Trip
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.state import CHANNELS, NOMINAL, Command, Health, PolicyState, Sample, Setpoint
+from sim2sky.telemetry.trips import TripEvent, TripLog
 
 __all__ = ["SWITCHING", "FallbackLaw", "Guarded", "Mode", "SafetyMonitor", "Trip", "command_limits"]
 
 NEUTRAL = Command(0.0, 0.0, 0.0, 0.0)
-
-
-class Mode(IntEnum):
-    """Who commands."""
-
-    POLICY = 0
-    HOLD = 1
-    RETURN = 2
-    LOITER = 3
-    DESCEND = 4
-    TERMINATE = 5
-    KILLED = 6
-
-
-class Trip(IntFlag):
-    """What is wrong at this tick. The first row takes control from the policy; the second only shapes its command."""
-
-    NONFINITE_STATE = 1
-    NONFINITE_ACTION = 2
-    STALE_DATA = 4
-    BLIND = 8
-    ATTITUDE = 16
-    ALTITUDE_LOW = 32
-    ALTITUDE_HIGH = 64
-    RANGE = 128
-    KILL = 256
-
-    SURFACE_LIMIT = 512
-    THROTTLE_LIMIT = 1024
-    SLEW_LIMIT = 2048
-
-    POLICY_LATE = 4096
-
-
-SWITCHING = (
-    Trip.NONFINITE_STATE | Trip.NONFINITE_ACTION | Trip.STALE_DATA | Trip.BLIND | Trip.ATTITUDE
-    | Trip.ALTITUDE_LOW | Trip.ALTITUDE_HIGH | Trip.RANGE | Trip.KILL | Trip.POLICY_LATE
-)  # fmt: skip
-"""Trips that take control from the policy."""
 
 
 class FallbackLaw(Protocol):
@@ -130,6 +92,7 @@ class SafetyMonitor:
         self._margin = math.radians(limits.attitude_hysteresis_deg)
         self._killed = False
         self._armed = True
+        self.events = TripLog()
         self.reset()
 
     @classmethod
@@ -157,6 +120,9 @@ class SafetyMonitor:
         self._previous: Command | None = None
         self._sample: Sample | None = None
         self._hold: Setpoint | None = None
+        self._tick = 0
+        self._last: tuple[int, Mode] = (0, Mode.POLICY)
+        self.events.clear()
         self._fallback.reset()
 
     @property
@@ -193,6 +159,26 @@ class SafetyMonitor:
             now_ns: time of this tick on the clock of the sample.
             health: of the policy and the battery.
         """
+        guarded = self._guard(sample, setpoint, proposed, now_ns, health)
+        self._log(sample, now_ns, health, guarded)
+        return guarded
+
+    def _log(self, s: Sample, now_ns: int, health: Health, guarded: Guarded) -> None:
+        trips, mode = int(guarded.trips), guarded.mode
+        last_trips, last_mode = self._last
+        raised = trips & ~last_trips & int(SWITCHING)
+        if raised or mode is not last_mode:
+            state = (
+                s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps, s.airspeed_mps, s.altitude_m,
+                s.climb_rate_mps, s.north_m, s.east_m, s.north_mps, s.east_mps, health.battery_v,
+            )  # fmt: skip
+            self.events.add(TripEvent(now_ns, self._tick, raised, trips, int(mode), state))
+        if trips:
+            self.events.count(trips)
+        self._last = (trips, mode)
+        self._tick += 1
+
+    def _guard(self, sample: Sample, setpoint: Setpoint, proposed: Command, now_ns: int, health: Health) -> Guarded:
         trips = self._watch(sample, proposed, now_ns)
         if health.policy is not PolicyState.ANSWERED:
             trips |= Trip.POLICY_LATE
