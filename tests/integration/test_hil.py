@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from tests.flight_support import agent_command, agent_environment, linear_network, make_bundle, settings
@@ -133,6 +134,10 @@ def test_the_guard_takes_over_behind_the_link_and_the_plant_counts_it(tmp_path: 
     assert result.agent_log is not None
     with read_flight_log(result.agent_log) as log:
         guard = log.episodes[0]["guard"]
+        events = log.episodes[0].events
+    first = int(np.argmax(guard[:, 0] != Mode.POLICY))
+    assert events[0]["tick"] == first and events[0]["mode"] == guard[first, 0] and "attitude" in events[0]["reasons"]
+    assert abs(events[0]["state"]["roll_rad"]) > np.radians(19.0)
     assert (guard[:, 0] == Mode.HOLD).any()
     assert result.outcomes[0].interventions == int((guard != 0).any(axis=1).sum()) > 0
     assert result.plant_log is not None

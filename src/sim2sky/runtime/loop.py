@@ -195,6 +195,7 @@ class AgentLoop:
         sent = self._clock.now_ns()
         time_s = (self._state_usec - self._start_usec) * 1e-6
         self._recorder.record(state_row(sample, time_s), self._setpoint, tick, (received, decided, sent))
+        self._recorder.trips(self._agent.monitor.events)
         if self._realtime:
             self._episode_timing.tick(scheduled, received, sent)
         self._tick_ns = received

@@ -22,7 +22,7 @@ from sim2sky.runtime.link import open_link
 from sim2sky.runtime.loop import WANTED, AgentLoop
 from sim2sky.runtime.policy_process import WORKER
 from sim2sky.runtime.realtime import enter_realtime
-from sim2sky.runtime.recorder import Recorder
+from sim2sky.runtime.recorder import LOCKSTEP_WAIT_S, Recorder
 from sim2sky.telemetry.flight_log import LogMetadata
 
 __all__ = ["main"]
@@ -73,7 +73,8 @@ def _fly(options: argparse.Namespace, worker: str) -> int:
                 bundle, options.format, tolerance=options.tolerance, paced=paced, realtime=paced, worker=worker
             )
         )
-        recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite)
+        wait_s = 0.0 if paced else LOCKSTEP_WAIT_S
+        recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite, wait_s=wait_s)
         stack.callback(_close, recorder)
         if recorder.problem:
             _say(recorder.problem)
