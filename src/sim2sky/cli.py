@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 import sim2sky
 from sim2sky import cli_keys, cli_target
+from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
 __all__ = ["app", "main"]
@@ -37,6 +38,7 @@ app = cyclopts.App(
 
 app.command(cli_keys.app)
 app.command(cli_target.app)
+app.command(log_app)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
