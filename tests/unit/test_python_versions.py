@@ -68,11 +68,11 @@ def old_pythons() -> list[str]:
     found = [shutil.which(name) for name in names] + [
         str(p) for name in names for p in Path.home().glob(f".pyenv/versions/*/bin/{name}")
     ]
-    working: list[str] = []
-    for python in found:
-        if python and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
-            working.append(os.path.realpath(python))
-    return sorted(set(working))
+    return sorted({os.path.realpath(python) for python in found if python and _works(python)})
+
+
+def _works(python: str) -> bool:
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not old_pythons(), reason="no Python below 3.10 on this machine; the check by vermin stands")
@@ -80,5 +80,5 @@ def test_old_pythons_really_run_the_installer(tmp_path: Path) -> None:
     (tmp_path / "install.pyz").write_bytes(installer_zip())
     for python in old_pythons():
         command = [python, "-I", "-B", tmp_path / "install.pyz", "status", "--root", tmp_path / "t"]
-        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(list(map(str, command)), capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b""), python
