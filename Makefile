@@ -1,4 +1,4 @@
-# Everything a fresh machine needs: `make demo` and `make test` set themselves up.
+# Everything a fresh machine needs: `make demo` and `make test` set themselves up; the tests need system packages, too.
 # The environment is rebuilt when pyproject.toml, constraints.txt or this file change.
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ demo: $(STAMP)
 	@scripts/demo.sh
 
 test: $(STAMP)
+	scripts/system_packages.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile --maxfail=25
 
 lint: $(STAMP)

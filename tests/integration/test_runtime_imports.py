@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.flight_support import agent_environment, make_bundle, sample, settings
+from tests.flight_support import SRC, agent_environment, make_bundle, sample, settings
+from tests.recorder_support import wait_for, without_h5py
 
 from sim2sky.environments.tasks import make_contract
 from sim2sky.runtime.flight_agent import Tick
@@ -33,16 +34,16 @@ BLOCKED = {
     "ruamel", "joblib", "h5py", "pandas", "matplotlib",
 }  # fmt: skip
 
-MODULES = (
-    "clock", "flight_agent", "frames", "inference", "limits", "link", "loop", "main", "messages", "recorder", "safety",
-    "state", "observation", "autopilot",
-)  # fmt: skip
+MODULES = sorted(path.stem for path in (Path(SRC) / "sim2sky" / "runtime").glob("*.py") if path.stem != "__init__")
 
 
-def run(code: str, blocked: set[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, blocked: set[str], *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     script = IMPORT.format(blocked=blocked, code=code)
     command = [sys.executable, "-W", "error", "-c", script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=agent_environment(), timeout=60, check=False)
+    given = environment or agent_environment()
+    return subprocess.run(command, capture_output=True, text=True, env=given, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("module", [f"sim2sky.runtime.{m}" for m in MODULES] + ["sim2sky.telemetry.flight_log"])
@@ -67,17 +68,18 @@ code = main(sys.argv[1:])
 print("exit", code)
 """
     arguments = ("--bundle", str(bundle.path), "--link", "udp:127.0.0.1:9", "--log", str(tmp_path / "x.h5"))
-    result = run(code, BLOCKED, *arguments, "--connect-timeout", "0.2")
-    assert "flying without a log: this command needs the Python package 'h5py'" in result.stderr
+    environment = without_h5py(tmp_path / "site")
+    result = run(code, BLOCKED, *arguments, "--connect-timeout", "0.2", environment=environment)
+    assert "h5py is missing here: the log stays in" in result.stderr
     assert "the plant never spoke" in result.stderr and "exit 1" in result.stdout
     assert not (tmp_path / "x.h5").exists()
 
 
-def test_a_recorder_grows_and_keeps_flying_when_it_cannot_write(tmp_path: Path) -> None:
+def test_a_recorder_keeps_flying_when_it_cannot_write(tmp_path: Path) -> None:
     contract = make_contract(settings())
     folder = tmp_path / "logs"
     folder.mkdir()
-    recorder = Recorder(folder / "f.h5", LogMetadata("hil"), contract, capacity=4)
+    recorder = Recorder(folder / "f.h5", LogMetadata("hil"), contract)
     observation = [0.0] * len(contract.observation_names)
     tick = Tick(Command(0.1, 0.2, 0.3, 0.4), [0.0] * 4, observation, 1, 5)  # type: ignore[arg-type]
 
@@ -91,14 +93,11 @@ def test_a_recorder_grows_and_keeps_flying_when_it_cannot_write(tmp_path: Path) 
     recorder.end(success=False, termination="twice")  # no episode is open: nothing is written
     fly(0)
     assert recorder.problem == "" and not recorder.recording
-    for file in (folder / "f.h5.parts").iterdir():
-        moved = tmp_path / file.name
-        file.rename(moved)
-    (folder / "f.h5.parts").rmdir()
+    wait_for((folder / "f.h5.parts" / "episode_0000.h5").exists, "the first episode")
+    (folder / "f.h5.parts").rename(tmp_path / "moved")
     fly(3)  # the folder is gone from under us
-    assert "cannot write the flight log" in recorder.problem
-    (folder / "f.h5.parts").mkdir()
-    moved.rename(folder / "f.h5.parts" / "episode_0000.h5")
+    wait_for(lambda: "cannot write the flight log" in recorder.problem, "the recorder to say so")
+    (tmp_path / "moved").rename(folder / "f.h5.parts")
     recorder.close()
     with read_flight_log(folder / "f.h5") as log:
         (episode,) = log.episodes

@@ -85,12 +85,12 @@ def test_a_stranger_cannot_take_over_a_udp_link() -> None:
         open_link(f"udp:127.0.0.1:{server.port}", system=1, component=191) as client,
         open_link(f"udp:127.0.0.1:{server.port}", system=1, component=191) as stranger,
     ):
-        stranger._socket.send(b"\xfd not mavlink")  # noise first: it must not become the peer
+        stranger._channel.send(b"\xfd not mavlink")  # noise first: it must not become the peer
         assert server.receive(0.2) == []
         client.send(heartbeat())
         assert server.receive(2.0)
         stranger.send(sync(666))
-        assert server.receive(0.2) == [] and server.statistics.foreign == 1
+        assert server.receive(0.2) == [] and server.foreign == 1
         server.send(sync(1))
         assert client.receive(2.0) and stranger.receive(0.05) == []
 
@@ -157,7 +157,8 @@ def test_a_signed_frame_is_measured_with_its_signature() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("serial:/dev/ttyUSB0", "unknown kind 'serial'"),
+        ("serial:/dev/ttyUSB0", "not serial:DEVICE:BAUD"),
+        ("usb:0:1", "unknown kind 'usb'"),
         ("udp:127.0.0.1", "not KIND:HOST:PORT"),
         ("udp:127.0.0.1:x", "not KIND:HOST:PORT"),
         ("udp:127.0.0.1:70000", "not KIND:HOST:PORT"),

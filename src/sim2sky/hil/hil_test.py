@@ -23,7 +23,7 @@ from sim2sky.hil.plant import WANTED, AgentIdentity, Plant, measurement_contract
 from sim2sky.runtime import messages
 from sim2sky.runtime.clock import Clock, RealClock
 from sim2sky.runtime.link import MavlinkLink, open_link
-from sim2sky.runtime.recorder import Recorder
+from sim2sky.runtime.recorder import LOCKSTEP_WAIT_S, Recorder
 from sim2sky.telemetry.flight_log import FlightLog, LogMetadata
 
 __all__ = ["Agreement", "HilResult", "compare_logs", "compare_with_simulation", "run_hil"]
@@ -141,7 +141,7 @@ def run_hil(
     output = None if log_dir is None else log_dir / AGENT_OUTPUT
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(_listen(link, plant_host, port, clock))
-        recorder = Recorder(plant_log, metadata, contract, overwrite=True)
+        recorder = Recorder(plant_log, metadata, contract, overwrite=True, wait_s=0.0 if realtime else LOCKSTEP_WAIT_S)
         stack.callback(recorder.close)
         arguments = [*command_for_agent, "--link", f"{link}:{plant_host}:{listening.port}"]
         arguments += ["--log", str(agent_log), "--overwrite"] if agent_log is not None else []

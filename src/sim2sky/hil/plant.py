@@ -35,11 +35,13 @@ WANTED = (
     mavlink.MAVLINK_MSG_ID_ATTITUDE_TARGET,
     mavlink.MAVLINK_MSG_ID_HIL_ACTUATOR_CONTROLS,
     mavlink.MAVLINK_MSG_ID_AUTOPILOT_VERSION,
+    mavlink.MAVLINK_MSG_ID_STATUSTEXT,
 )
 """Messages the plant reads."""
 
 _S = 1_000_000_000
 SHUTDOWN_S = 0.5
+IN_PROGRESS_S = 60.0  # an agent that says it is at work may take so long: a policy process is started again
 _MEASURED = (
     ("roll_rad", "rad"), ("pitch_rad", "rad"), ("yaw_rad", "rad"), ("p_radps", "rad/s"), ("q_radps", "rad/s"),
     ("r_radps", "rad/s"), ("airspeed_mps", "m/s"), ("altitude_m", "m"), ("climb_rate_mps", "m/s"), ("north_m", "m"),
@@ -131,6 +133,7 @@ class Plant:
         self._mode, self._trips = Mode.POLICY, Trip(0)
         self._where = "before the first episode"
         self._silent_since = 0
+        self._text = ""
         self.statistics = PlantStatistics()
 
     def connect(self, timeout_s: float = 30.0) -> AgentIdentity:
@@ -268,8 +271,19 @@ class Plant:
 
     def _acknowledged(self, command: int, out: Sequence[Any]) -> None:
         """Send a command until it is acknowledged."""
-        number = mavlink.MAVLINK_MSG_ID_COMMAND_ACK
-        ack = self._ask(out, lambda m: m.get_msgId() == number and m.command == command)
+
+        def acknowledges(m: Any) -> bool:
+            return m.get_msgId() == mavlink.MAVLINK_MSG_ID_COMMAND_ACK and m.command == command
+
+        at_work = mavlink.MAV_RESULT_IN_PROGRESS
+        ack = self._ask(out, acknowledges)
+        if ack.result == at_work:
+            ack = self._ask(out, lambda m: acknowledges(m) and m.result != at_work, timeout_s=IN_PROGRESS_S)
+        if ack.result == mavlink.MAV_RESULT_FAILED:
+            raise LinkError(
+                f"the flight agent could not carry out command {command} {self._where}: {self._text}",
+                hint="its own output says more",
+            )
         if ack.result != mavlink.MAV_RESULT_ACCEPTED:
             raise LinkError(
                 f"the flight agent refused command {command} {self._where} (result {ack.result})",
@@ -284,7 +298,7 @@ class Plant:
         self._ask([request], lambda m: m.get_msgId() == number and m.tc1 != 0 and m.ts1 == now)
         self.statistics.round_trip_ns.append(self._clock.now_ns() - now)
 
-    def _ask(self, out: Sequence[Any], answers: Callable[[Any], bool]) -> Any:
+    def _ask(self, out: Sequence[Any], answers: Callable[[Any], bool], *, timeout_s: float = 0.0) -> Any:
         """Send, and send again until an answer comes.
 
         Raises:
@@ -300,7 +314,7 @@ class Plant:
                     return m
             now = clock.now_ns()
             if deadline == 0:
-                deadline, retry = now + self._timeout_ns, now + int(self._retry_s * _S)
+                deadline, retry = now + (int(timeout_s * _S) or self._timeout_ns), now + int(self._retry_s * _S)
             if now >= retry:
                 self._give_up(deadline, "the flight agent does not answer")
                 self.statistics.retransmissions += 1
@@ -313,6 +327,8 @@ class Plant:
         if number == mavlink.MAVLINK_MSG_ID_TIMESYNC and message.tc1 == 0:
             self._link.send(mavlink.MAVLink_timesync_message(self._clock.now_ns(), message.ts1))
             return
+        if number == mavlink.MAVLINK_MSG_ID_STATUSTEXT:
+            self._text = message.text
         receipt = messages.receipt_of(message)
         if receipt in self._offered:
             self._known[receipt] = self._offered[receipt]

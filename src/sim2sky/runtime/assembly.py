@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.contract import Contract
-from sim2sky.errors import BundleError, GoldenMismatchError
+from sim2sky.errors import BundleError
 from sim2sky.runtime.autopilot import Autopilot, AutopilotGains
 from sim2sky.runtime.flight_agent import FlightAgent
-from sim2sky.runtime.inference import load_backend, replay_golden, tolerance_of
+from sim2sky.runtime.inference import load_backend, preflight, replay_golden, tolerance_of
 from sim2sky.runtime.limits import SafetyLimits
+from sim2sky.runtime.policy_process import WORKER, PolicyProcess
 from sim2sky.runtime.safety import SafetyMonitor
 
-__all__ = ["make_agent", "make_monitor", "preflight"]
+__all__ = ["make_agent", "make_monitor", "supervised_agent"]
+
+DEADLINE = 0.6  # of the control period: what the policy may take, so that the fallback law still commands in time
+LOCKSTEP_DEADLINE_S = 1.0  # the plant waits; only a policy that hangs is late
 
 
 def make_monitor(safety: Mapping[str, Any] | None, contract: Contract) -> SafetyMonitor:
@@ -39,7 +45,7 @@ def make_monitor(safety: Mapping[str, Any] | None, contract: Contract) -> Safety
 
 
 def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float | None = None) -> FlightAgent:
-    """A bundle ready to fly: policy loaded, preflight checks passed, guard in place.
+    """A bundle ready to fly in simulation: policy loaded into this process, preflight checks passed, guard in place.
 
     Args:
         bundle: verified.
@@ -53,19 +59,48 @@ def make_agent(bundle: Bundle, fmt: str | None = None, *, tolerance: float | Non
     monitor = make_monitor(bundle.safety(), bundle.contract)
     backend = load_backend(bundle, fmt)
     if monitor.limits.preflight_checks_required:
-        allowed = tolerance_of(bundle) if tolerance is None else tolerance
-        preflight(replay_golden(backend, bundle.golden()), allowed)
+        preflight(replay_golden(backend, bundle.golden()), _tolerance(bundle, tolerance))
     return FlightAgent(bundle.contract, backend, monitor)
 
 
-def preflight(error: float, tolerance: float) -> None:
-    """Refuse a policy whose error on the golden vectors is above `tolerance`.
+@contextmanager
+def supervised_agent(
+    bundle: Bundle,
+    fmt: str | None = None,
+    *,
+    tolerance: float | None = None,
+    paced: bool = True,
+    realtime: bool = False,
+    worker: str = WORKER,
+) -> Generator[tuple[FlightAgent, PolicyProcess], None, None]:
+    """A bundle ready to fly an aircraft: this process keeps guard and fallback law, the policy runs in a child process,
+    which is ended with the context.
+
+    Args:
+        bundle, fmt, tolerance: as in `make_agent`.
+        paced: time goes on by itself, so the policy is late after `DEADLINE` of a control period; else lockstep.
+        realtime: the policy process asks for real-time scheduling.
+        worker: module that the policy process runs.
+
+    Yields:
+        The agent, and its policy process, which says how often and why it was started again.
 
     Raises:
-        GoldenMismatchError: it is.
+        As `make_agent`.
     """
-    if not error <= tolerance:
-        raise GoldenMismatchError(
-            f"the policy differs from its golden vectors by {error:.3g}, allowed are {tolerance:.3g}",
-            hint="install the bundle again, or export it for this target",
-        )
+    contract = bundle.contract
+    monitor = make_monitor(bundle.safety(), contract)
+    checked = monitor.limits.preflight_checks_required
+    with PolicyProcess(
+        bundle,
+        fmt,
+        deadline_s=DEADLINE / contract.rate_hz if paced else LOCKSTEP_DEADLINE_S,
+        tolerance=_tolerance(bundle, tolerance) if checked else math.inf,
+        realtime=realtime,
+        worker=worker,
+    ) as policy:
+        yield FlightAgent(contract, policy, monitor), policy
+
+
+def _tolerance(bundle: Bundle, given: float | None) -> float:
+    return tolerance_of(bundle) if given is None else given

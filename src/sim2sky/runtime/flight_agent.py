@@ -67,8 +67,14 @@ class FlightAgent:
         self._signals = output.signals
         self.reset()
 
+    @property
+    def policy_state(self) -> PolicyState:
+        """What became of the last question put to the policy; after `reset`, whether there is one to ask."""
+        return self._policy.state
+
     def reset(self) -> None:
-        """New episode: forget previous actions, recurrent state and trips; a kill stays."""
+        """New episode: forget previous actions, recurrent state and trips; a kill stays. May wait for a policy process
+        that must be started again; where that failed, `policy_state` is `DEAD` and the episode must not begin."""
         self._builder.reset()
         self._policy.reset()
         self.monitor.reset()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.golden import GoldenVectors, max_error
-from sim2sky.errors import BundleError, ContractError, NotSupportedError
+from sim2sky.errors import BundleError, ContractError, GoldenMismatchError, NotSupportedError
 from sim2sky.runtime.state import PolicyState
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "load_backend",
     "measure_latency",
     "onnx_session",
+    "preflight",
     "replay_golden",
     "tolerance_of",
 ]
@@ -234,7 +235,10 @@ def load_backend(bundle: Bundle, fmt: str | None = None) -> Backend:
     if suffix == "onnx":
         return OnnxBackend(onnx_session(bundle.read(name), source=str(bundle.path / name)))
     if suffix not in {"pt", "ts"}:
-        raise NotSupportedError(f"a policy in the file '{name}'", hint="formats that fly: .onnx, .pt (TorchScript)")
+        raise NotSupportedError(
+            f"a policy in the file '{name}'",
+            hint="formats that fly: .onnx, .pt (TorchScript); a native library cannot travel in a bundle yet",
+        )
     try:
         import torch
     except ImportError as error:
@@ -261,6 +265,19 @@ def tolerance_of(bundle: Bundle, default: float = GOLDEN_TOLERANCE) -> float:
     if isinstance(recorded, bool) or not isinstance(recorded, int | float):
         raise BundleError(f"the bundle's golden_tolerance is no number: {recorded!r}")
     return float(recorded)
+
+
+def preflight(error: float, tolerance: float) -> None:
+    """Refuse a policy whose error on the golden vectors is above `tolerance`.
+
+    Raises:
+        GoldenMismatchError: it is.
+    """
+    if not error <= tolerance:
+        raise GoldenMismatchError(
+            f"the policy differs from its golden vectors by {error:.3g}, allowed are {tolerance:.3g}",
+            hint="install the bundle again, or export it for this target",
+        )
 
 
 def replay_golden(backend: Backend | ort.InferenceSession, golden: GoldenVectors) -> float:

@@ -1,4 +1,4 @@
-"""MAVLink 2 over UDP or TCP: frames in, frames out, one peer.
+"""MAVLink 2 over UDP, TCP or a serial port: frames in, frames out, one peer, signed where there is a key.
 
 pymavlink's generated dialect packs and decodes; its connection classes are not used, because they poll, sleep and
 print. A damaged frame is counted and dropped, never raised.
@@ -6,28 +6,36 @@ print. A damaged frame is counted and dropped, never raised.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 os.environ.setdefault("MAVLINK20", "1")
 
 from pymavlink.dialects.v20 import common as mavlink
 
 from sim2sky.errors import ConfigError, LinkError
+from sim2sky.runtime.channel import RETRY_S, Channel, TcpChannel, UdpChannel, open_serial
 from sim2sky.runtime.clock import Clock, RealClock
+from sim2sky.runtime.signing import SIGNATURE_SIZE, SIGNED, Signer
 
-__all__ = ["Address", "Link", "LinkStatistics", "MavlinkLink", "mavlink", "open_link", "parse_address"]
+__all__ = [
+    "Address",
+    "Link",
+    "LinkStatistics",
+    "MavlinkLink",
+    "mavlink",
+    "open_channel",
+    "open_link",
+    "parse_address",
+]
 
 MAGIC = 0xFD
 HEADER = 10
-SIGNATURE = 13
-MAX_DATAGRAM = 65536
-RETRY_S = 0.05
+MAGIC_1 = 0xFE  # MAVLink 1
+HEADER_1 = 6
 
 
 class Link(Protocol):
@@ -56,7 +64,8 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a link goes: `udp:HOST:PORT`, `tcp:HOST:PORT` (call), `udpin:HOST:PORT`, `tcpin:HOST:PORT` (be called)."""
+    """Where a link goes: `udp:HOST:PORT`, `tcp:HOST:PORT` (call), `udpin:HOST:PORT`, `tcpin:HOST:PORT` (be called),
+    `serial:DEVICE:BAUD`."""
 
     kind: str
     host: str
@@ -70,68 +79,85 @@ def parse_address(text: str) -> Address:
     """Read an address.
 
     Raises:
-        ConfigError: not of the form KIND:HOST:PORT.
+        ConfigError: not of one of the forms of `Address`.
     """
-    hint = "for example udp:127.0.0.1:14560, tcp:192.168.1.10:5760, udpin:0.0.0.0:14560"
+    hint = "for example udp:127.0.0.1:14560, tcp:192.168.1.10:5760, udpin:0.0.0.0:14560, serial:/dev/ttyACM0:115200"
     kind, _, rest = text.partition(":")
     host, _, port = rest.rpartition(":")
     kind = {"udpout": "udp", "tcpout": "tcp"}.get(kind, kind)
-    if kind not in {"udp", "udpin", "tcp", "tcpin"}:
+    if kind not in {"udp", "udpin", "tcp", "tcpin", "serial"}:
         raise ConfigError(f"link '{text}': unknown kind '{kind}'", hint=hint)
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"link '{text}' is not KIND:HOST:PORT", hint=hint)
-    if int(port) == 0 and not kind.endswith("in"):
+    serial = kind == "serial"
+    if not host or not port.isascii() or not port.isdigit() or (int(port) > 65535 and not serial):
+        raise ConfigError(f"link '{text}' is not {'serial:DEVICE:BAUD' if serial else 'KIND:HOST:PORT'}", hint=hint)
+    if int(port) == 0 and not kind.endswith("in") and not serial:
         raise ConfigError(f"link '{text}': port 0 can only be listened on", hint=hint)
     return Address(kind, host, int(port))
 
 
 @dataclass(slots=True)
 class LinkStatistics:
-    """Counters since the link was opened."""
+    """Counters since the link was opened.
+
+    Attributes:
+        frames_in, frames_out: wanted messages decoded, messages sent.
+        damaged: places where bytes were no frame.
+        unknown: frames of a message the dialect does not have.
+        refused: frames without a good signature, where there must be one.
+        version1: MAVLink 1 frames, which are not read.
+        bytes_in: everything received.
+    """
 
     frames_in: int = 0
     frames_out: int = 0
     damaged: int = 0
     unknown: int = 0
-    foreign: int = 0
+    refused: int = 0
+    version1: int = 0
+    bytes_in: int = 0
 
 
 class MavlinkLink:
-    """One MAVLink 2 peer over a socket.
+    """One MAVLink 2 peer on a channel.
 
     Args:
-        sock: a UDP socket, or a listening or connected TCP socket.
-        address: what it was opened as.
+        channel: to the peer.
+        address: what it was opened as, with the local port.
         system, component: who we are.
         wanted: message numbers to decode; others are skipped without cost. None means all.
-        clock: for time-outs while connecting.
+        signer: signs what is sent, and refuses everything that is not signed. None: signatures are not looked at.
     """
 
     def __init__(
         self,
-        sock: socket.socket,
+        channel: Channel,
         address: Address,
         *,
         system: int,
         component: int,
         wanted: Collection[int] | None = None,
-        clock: Clock | None = None,
+        signer: Signer | None = None,
     ) -> None:
-        self._socket = sock
-        self._listener: socket.socket | None = sock if address.kind == "tcpin" else None
-        self._peer: Any = None
-        self._connected = address.kind in {"udp", "tcp"}
-        self._udp = address.kind.startswith("udp")
-        self._timeout: float | None = None
-        self._mav = mavlink.MAVLink(None, srcSystem=system, srcComponent=component)
+        self._channel = channel
+        self._decoder = mavlink.MAVLink(None)
+        self._signer = signer
         self._wanted = None if wanted is None else frozenset(wanted)
         self._pending = bytearray()
         self._in_step = True
-        self._clock = clock or RealClock()
-        self.address = Address(address.kind, address.host, sock.getsockname()[1])
+        self.address = address
         self.statistics = LinkStatistics()
+        self.introduce(system, component)
 
-    def __enter__(self) -> Self:
+    def introduce(self, system: int, component: int) -> None:
+        """Send as this system and component from now on."""
+        packer = mavlink.MAVLink(None, srcSystem=system, srcComponent=component)
+        if self._signer is not None:
+            packer.signing.secret_key = self._signer.key
+            packer.signing.link_id = self._signer.link_id
+            packer.signing.sign_outgoing = True
+        self._packer = packer
+
+    def __enter__(self) -> MavlinkLink:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,81 +165,54 @@ class MavlinkLink:
 
     def close(self) -> None:
         """See `Link`."""
-        self._socket.close()
-        if self._listener is not None:
-            self._listener.close()
+        self._channel.close()
 
     @property
     def port(self) -> int:
         """The local port, also where 0 was asked for."""
         return self.address.port
 
+    @property
+    def foreign(self) -> int:
+        """Datagrams refused because another peer sent them."""
+        return self._channel.foreign
+
     def send(self, *messages: Any) -> None:
-        """See `Link`. Before a peer is known nothing is sent."""
-        mav = self._mav
+        """See `Link`. Before a peer is known nothing is sent; what a full buffer does not take is dropped."""
+        packer, signer = self._packer, self._signer
         parts = []
         for message in messages:
-            parts.append(message.pack(mav))
-            mav.seq = (mav.seq + 1) & 0xFF
-        data = b"".join(parts)
+            if signer is not None:
+                packer.signing.timestamp = signer.stamp()
+            parts.append(message.pack(packer))
+            packer.seq = (packer.seq + 1) & 0xFF
         try:
-            if self._connected:
-                self._socket.sendall(data)
-            elif self._peer is not None:
-                self._socket.sendto(data, self._peer)
-            else:
-                return
-        except ConnectionRefusedError:
-            return  # UDP: the peer is not there (yet, or any more); silence is judged by whoever waits for an answer
+            if self._channel.send(b"".join(parts)):
+                self.statistics.frames_out += len(messages)
         except OSError as error:
             raise LinkError(f"{self.address}: cannot send: {error.strerror or error}") from error
-        self.statistics.frames_out += len(messages)
 
     def receive(self, timeout_s: float) -> list[Any]:
         """See `Link`. Frames that are not wanted count as nothing: the list may be empty before the time is up."""
-        if self._listener is not None and not self._connected and not self._accept(timeout_s):
-            return []
-        if timeout_s != self._timeout:
-            self._socket.settimeout(max(timeout_s, 0.0))
-            self._timeout = timeout_s
         try:
-            if self._udp:
-                data, peer = self._socket.recvfrom(MAX_DATAGRAM)
-                return self._datagram(data, peer)
-            data = self._socket.recv(MAX_DATAGRAM)
-        except (TimeoutError, BlockingIOError):
-            return []
-        except ConnectionRefusedError:
-            # The kernel reports at once that nobody listens: wait a little, or a caller that retries would spin.
-            self._clock.sleep_until(self._clock.now_ns() + int(min(timeout_s, RETRY_S) * 1e9))
-            return []
+            data = self._channel.receive(timeout_s)
         except OSError as error:
             raise LinkError(f"{self.address}: the connection broke: {error.strerror or error}") from error
+        except EOFError:
+            raise LinkError(f"{self.address}: the other side closed the connection") from None
         if not data:
-            raise LinkError(f"{self.address}: the other side closed the connection")
-        pending = self._pending
-        pending += data
-        messages, used = self._frames(pending, complete=False)
-        del pending[:used]
-        return messages
-
-    def _accept(self, timeout_s: float) -> bool:
-        listener = self._listener
-        if listener is None or not select.select([listener], [], [], max(timeout_s, 0.0))[0]:
-            return False
-        self._socket, _ = listener.accept()
-        _no_delay(self._socket)
-        self._connected = True
-        return True
-
-    def _datagram(self, data: bytes, peer: Any) -> list[Any]:
-        if not self._connected and self._peer is not None and peer != self._peer:
-            self.statistics.foreign += 1
             return []
+        self.statistics.bytes_in += len(data)
+        if not self._channel.whole:
+            pending = self._pending
+            pending += data
+            messages, used = self._frames(pending, complete=False)
+            del pending[:used]
+            return messages
         before = self.statistics.frames_in
         messages, _ = self._frames(data, complete=True)
-        if not self._connected and self._peer is None and self.statistics.frames_in > before:
-            self._peer = peer  # the first that speaks MAVLink is the one we talk to
+        if self.statistics.frames_in > before:
+            self._channel.accept()  # the first that speaks MAVLink is the one we talk to
         return messages
 
     def _frames(self, data: bytes | bytearray, *, complete: bool) -> tuple[list[Any], int]:
@@ -228,6 +227,10 @@ class MavlinkLink:
             self._in_step = True
         while position < size:
             if data[position] != MAGIC:
+                if length := _version1(data, position):
+                    self.statistics.version1 += 1
+                    position += length
+                    continue
                 start = data.find(MAGIC, position)
                 position = size if start < 0 else start
                 self.statistics.damaged += 1
@@ -235,7 +238,7 @@ class MavlinkLink:
                 continue
             if size - position < HEADER:
                 break
-            length = HEADER + data[position + 1] + 2 + (SIGNATURE if data[position + 2] & 1 else 0)
+            length = HEADER + data[position + 1] + 2 + (SIGNATURE_SIZE if data[position + 2] & SIGNED else 0)
             if position + length > size:
                 if not complete:
                     break
@@ -246,7 +249,7 @@ class MavlinkLink:
             frame = bytearray(data[position : position + length])
             number = frame[7] | frame[8] << 8 | frame[9] << 16
             try:
-                if frame[2] & ~1:
+                if frame[2] & ~SIGNED:
                     raise mavlink.MAVError("unknown incompatibility flag")
                 known = mavlink.mavlink_map.get(number)
                 if known is None:
@@ -254,8 +257,12 @@ class MavlinkLink:
                         raise mavlink.MAVError("unknown message while searching")
                     self.statistics.unknown += 1
                 elif self._wanted is None or number in self._wanted:
-                    messages.append(self._mav.decode(frame))
-                    self.statistics.frames_in += 1
+                    message = self._decoder.decode(frame)
+                    if self._signer is None or self._signer.accepts(frame):
+                        messages.append(message)
+                        self.statistics.frames_in += 1
+                    else:
+                        self.statistics.refused += 1
                 else:
                     _check(frame, known.crc_extra)
                 position += length
@@ -278,8 +285,16 @@ def _check(frame: bytearray, crc_extra: int) -> None:
         raise mavlink.MAVError("invalid checksum")
 
 
-def _no_delay(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _version1(data: bytes | bytearray, position: int) -> int:
+    """Length of a whole MAVLink 1 frame at `position`; 0 where there is none."""
+    if data[position] != MAGIC_1 or len(data) - position < HEADER_1 + 2:
+        return 0
+    end = position + HEADER_1 + data[position + 1]
+    known = mavlink.mavlink_map.get(data[position + 5])
+    if end + 2 > len(data) or known is None:
+        return 0
+    crc = mavlink.x25crc(bytes(data[position + 1 : end]) + bytes((known.crc_extra,))).crc
+    return end + 2 - position if crc == data[end] | data[end + 1] << 8 else 0
 
 
 def open_link(
@@ -290,15 +305,28 @@ def open_link(
     wanted: Collection[int] | None = None,
     connect_timeout_s: float = 10.0,
     clock: Clock | None = None,
+    signer: Signer | None = None,
 ) -> MavlinkLink:
     """Open a link. A TCP caller retries until somebody listens; the others are ready at once.
 
     Raises:
         ConfigError: the address is malformed.
-        LinkError: the host is unknown, the port is taken, or nobody listens within `connect_timeout_s`.
+        LinkError: the host is unknown, the port is taken, nobody listens within `connect_timeout_s`, or the serial
+            port cannot be had.
     """
     where = parse_address(address) if isinstance(address, str) else address
-    clock = clock or RealClock()
+    channel, where = open_channel(where, connect_timeout_s=connect_timeout_s, clock=clock or RealClock())
+    return MavlinkLink(channel, where, system=system, component=component, wanted=wanted, signer=signer)
+
+
+def open_channel(where: Address, *, connect_timeout_s: float, clock: Clock) -> tuple[Channel, Address]:
+    """A channel to an address, and the address with the local port in it.
+
+    Raises:
+        ConfigError, LinkError: as `open_link`.
+    """
+    if where.kind == "serial":
+        return open_serial(where.host, where.port), where
     try:
         family, _, _, _, target = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -321,7 +349,10 @@ def open_link(
             raise LinkError(
                 f"{where}: cannot open: {error.strerror or error}", hint="is the port in use? choose another"
             ) from error
-    return MavlinkLink(sock, where, system=system, component=component, wanted=wanted, clock=clock)
+    local = Address(where.kind, where.host, sock.getsockname()[1])
+    if where.kind.startswith("udp"):
+        return UdpChannel(sock, clock, connected=where.kind == "udp"), local
+    return TcpChannel(sock, listening=where.kind == "tcpin"), local
 
 
 def _call(family: int, target: Any, where: Address, timeout_s: float, clock: Clock) -> socket.socket:
@@ -339,6 +370,4 @@ def _call(family: int, target: Any, where: Address, timeout_s: float, clock: Clo
                 ) from error
             clock.sleep_until(clock.now_ns() + int(RETRY_S * 1e9))
             continue
-        with contextlib.suppress(OSError):
-            _no_delay(sock)
         return sock

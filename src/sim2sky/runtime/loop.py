@@ -17,7 +17,8 @@ from sim2sky.runtime.clock import Clock
 from sim2sky.runtime.flight_agent import FlightAgent
 from sim2sky.runtime.link import Link, mavlink
 from sim2sky.runtime.recorder import Recorder, state_row
-from sim2sky.runtime.state import Sample, Setpoint
+from sim2sky.runtime.state import PolicyState, Sample, Setpoint
+from sim2sky.runtime.timing import TimingMonitor
 
 __all__ = ["WANTED", "AgentLoop"]
 
@@ -50,6 +51,10 @@ class AgentLoop:
         realtime: see the module.
         connect_timeout_s: how long to wait for the plant's first word.
         peer_timeout_s: silence after that ends the run.
+
+    Attributes:
+        ticks, late_ticks: flown; of these, in real time, without a new state.
+        timing: of all ticks in real time; in lockstep the plant's patience decides, and nothing is measured.
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class AgentLoop:
         self._peer_timeout_ns = int(peer_timeout_s * _S)
         self._rate_hz = agent.contract.rate_hz
         self._late_ns = int(LATE * _S / self._rate_hz)
+        self.timing = TimingMonitor(self._rate_hz)
+        self._episode_timing = TimingMonitor(self._rate_hz)
         self._setpoint = Setpoint()
         self._episode = -1
         self._flying = False
@@ -109,7 +116,7 @@ class AgentLoop:
             now = self._clock.now_ns()
             if self._realtime and self._flying and self._sample is not None and now - self._tick_ns >= self._late_ns:
                 self.late_ticks += 1
-                self._tick(self._sample, now, now)
+                self._tick(self._sample, now, now, self._tick_ns + self._late_ns)
             self._flush()
             if not self._heard and now - started > self._connect_timeout_ns:
                 raise LinkError("the plant never spoke", hint="is it running, and is the link address right?")
@@ -175,9 +182,9 @@ class AgentLoop:
         if self._realtime:
             stamp = received if self._offset_ns is None else min(stamp + self._offset_ns, received)
         self._sample = messages.sample_from(message, stamp)
-        self._tick(self._sample, received if self._realtime else stamp, received)
+        self._tick(self._sample, received if self._realtime else stamp, received, received)
 
-    def _tick(self, sample: Sample, now: int, received: int) -> None:
+    def _tick(self, sample: Sample, now: int, received: int, scheduled: int) -> None:
         tick = self._agent.tick(sample, self._setpoint, now)
         decided = self._clock.now_ns()
         self._reply = messages.actuator_controls(
@@ -188,6 +195,9 @@ class AgentLoop:
         sent = self._clock.now_ns()
         time_s = (self._state_usec - self._start_usec) * 1e-6
         self._recorder.record(state_row(sample, time_s), self._setpoint, tick, (received, decided, sent))
+        self._recorder.trips(self._agent.monitor.events)
+        if self._realtime:
+            self._episode_timing.tick(scheduled, received, sent)
         self._tick_ns = received
         self.ticks += 1
 
@@ -212,7 +222,7 @@ class AgentLoop:
         elif not all(map(math.isfinite, (m.param1, m.param2, m.param3, m.param4, m.param5, m.param6))):
             result = denied
         elif m.command == messages.EPISODE_START:
-            result = accepted if self._begin(m) else denied
+            result = self._begin(m)
         elif m.command == messages.EPISODE_END:
             if m.param1 == self._episode:
                 self._end(success=m.param2 == 1.0, termination=self._text)
@@ -228,26 +238,44 @@ class AgentLoop:
             self._running = False
         else:
             result = mavlink.MAV_RESULT_UNSUPPORTED
+        self._acknowledge(m, result)
+
+    def _acknowledge(self, m: Any, result: int) -> None:
         self._out.append(mavlink.MAVLink_command_ack_message(m.command, result, 0, 0, *messages.PLANT))
 
-    def _begin(self, m: Any) -> bool:
+    def _begin(self, m: Any) -> int:
         episode = int(m.param1)
         if not math.isclose(m.param6, self._rate_hz, rel_tol=1e-6):
-            return False
+            return mavlink.MAV_RESULT_DENIED
         if episode != self._episode:  # a repeated request must not reset twice
             self._end(success=False, termination="abandoned")
-            self._episode, self._flying = episode, True
+            # A policy process may have to be started again, which takes seconds on a small computer.
+            self._acknowledge(m, mavlink.MAV_RESULT_IN_PROGRESS)
+            self._flush()
             self._agent.reset()
+            self._heard_ns = self._clock.now_ns()  # the silence was ours
+            if self._agent.policy_state is PolicyState.DEAD:
+                self._episode = -1
+                self._out.append(
+                    mavlink.MAVLink_statustext_message(
+                        mavlink.MAV_SEVERITY_CRITICAL, b"the policy process does not run"
+                    )
+                )
+                return mavlink.MAV_RESULT_FAILED
+            self._episode, self._flying = episode, True
+            self._episode_timing = TimingMonitor(self._rate_hz)
             self._recorder.begin(messages.seed_from(m))
             self._state_usec, self._reply, self._sample = -1, None, None
             self._tick_ns = self._clock.now_ns()
             self._text = ""
-        return True
+        return mavlink.MAV_RESULT_ACCEPTED
 
     def _end(self, *, success: bool, termination: str) -> None:
         if self._flying:
             self._flying = False
-            self._recorder.end(success=success, termination=termination)
+            extra = self._episode_timing.summary().attributes() if self._realtime else {}
+            self._recorder.end(success=success, termination=termination, **extra)
+            self.timing.merge(self._episode_timing)
 
     def abandon(self, reason: str) -> None:
         """Close the open episode, if any, with `reason` as its termination."""

@@ -10,16 +10,19 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, Sim2SkyError
 from sim2sky.runtime import messages
-from sim2sky.runtime.assembly import make_agent
+from sim2sky.runtime.assembly import supervised_agent
 from sim2sky.runtime.clock import RealClock
 from sim2sky.runtime.link import open_link
 from sim2sky.runtime.loop import WANTED, AgentLoop
-from sim2sky.runtime.recorder import Recorder
+from sim2sky.runtime.policy_process import WORKER
+from sim2sky.runtime.realtime import enter_realtime
+from sim2sky.runtime.recorder import LOCKSTEP_WAIT_S, Recorder
 from sim2sky.telemetry.flight_log import LogMetadata
 
 __all__ = ["main"]
@@ -32,7 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log", type=Path, help="flight log to write (HDF5)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing log")
     parser.add_argument("--format", help="policy format, default the bundle's active one")
-    parser.add_argument("--realtime", action="store_true", help="real time; default is lockstep with the plant")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="real time, scheduled so where the system allows it; default is lockstep with the plant",
+    )
     parser.add_argument("--source", default="hil", choices=("hil", "virtual", "real"), help="what the log is labelled")
     parser.add_argument("--start-time", default="", help="ISO 8601 time to note in the log")
     parser.add_argument("--tolerance", type=float, help="largest golden error; default what the bundle says")
@@ -41,11 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the flight agent; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, *, worker: str = WORKER) -> int:
+    """Run the flight agent; returns the exit code. `worker` is the module its policy process runs."""
     options = _parser().parse_args(arguments)
     try:
-        return _fly(options)
+        return _fly(options, worker)
     except Sim2SkyError as error:
         _say(f"error: {error}")
         return error.exit_code
@@ -54,50 +61,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _fly(options: argparse.Namespace) -> int:
+def _fly(options: argparse.Namespace, worker: str) -> int:
     bundle = open_bundle(options.bundle)
-    agent = make_agent(bundle, options.format, tolerance=options.tolerance)
-    contract = bundle.contract
+    contract, paced = bundle.contract, options.realtime
     metadata = LogMetadata(
         options.source, bundle.agent, bundle.digest, contract.hash, contract.rate_hz, options.start_time
     )
-    recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite)
-    if recorder.problem:
-        _say(recorder.problem)
-    try:
-        with open_link(
-            options.link,
-            system=messages.AGENT[0],
-            component=messages.AGENT[1],
-            wanted=WANTED,
-            connect_timeout_s=options.connect_timeout,
-        ) as link:
-            loop = AgentLoop(
-                agent,
-                link,
-                recorder,
-                RealClock(),
-                digest=bundle.digest,
-                realtime=options.realtime,
-                connect_timeout_s=options.connect_timeout,
-                peer_timeout_s=options.peer_timeout,
+    with ExitStack() as stack:
+        agent, policy = stack.enter_context(
+            supervised_agent(
+                bundle, options.format, tolerance=options.tolerance, paced=paced, realtime=paced, worker=worker
             )
-            gc.collect()
-            gc.freeze()  # nothing that lives now needs to be looked at again
-            try:
-                loop.run()
-            except KeyboardInterrupt:
-                loop.abandon("interrupted")
-                raise
-    finally:
-        recorder.close()
+        )
+        wait_s = 0.0 if paced else LOCKSTEP_WAIT_S
+        recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite, wait_s=wait_s)
+        stack.callback(_close, recorder)
         if recorder.problem:
             _say(recorder.problem)
+        link = stack.enter_context(
+            open_link(
+                options.link,
+                system=messages.AGENT[0],
+                component=messages.AGENT[1],
+                wanted=WANTED,
+                connect_timeout_s=options.connect_timeout,
+            )
+        )
+        loop = AgentLoop(
+            agent,
+            link,
+            recorder,
+            RealClock(),
+            digest=bundle.digest,
+            realtime=paced,
+            connect_timeout_s=options.connect_timeout,
+            peer_timeout_s=options.peer_timeout,
+        )
+        if paced:
+            _say(*enter_realtime())
+        gc.collect()
+        gc.freeze()  # nothing that lives now needs to be looked at again
+        try:
+            loop.run()
+        except KeyboardInterrupt:
+            loop.abandon("interrupted")
+            raise
+        finally:
+            if policy.restarts:
+                _say(f"the policy process was started again {policy.restarts} times, last because {policy.problem}")
+            if paced:
+                _say(str(loop.timing.summary()))
     return EXIT_PASS
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+def _close(recorder: Recorder) -> None:
+    recorder.close()
+    if recorder.problem:
+        _say(recorder.problem)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 

@@ -6,17 +6,28 @@ offered here. numpy only; h5py is imported when a log is opened.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.errors import FlightLogError
-from sim2sky.telemetry.log_schema import COLUMNS, SCHEMA, UNITS, EpisodeData, LogMetadata, Source, import_h5py
-from sim2sky.telemetry.log_writer import FlightLogWriter, gather
+from sim2sky.telemetry.journal import JournalEpisode, TickLayout
+from sim2sky.telemetry.log_files import Header, episode_number, journals_of, parts_of
+from sim2sky.telemetry.log_schema import COLUMNS, EVENTS, SCHEMA, UNITS, EpisodeData, LogMetadata, Source, import_h5py
+from sim2sky.telemetry.log_writer import (
+    FlightLogWriter,
+    checked,
+    fill_episode,
+    fill_metadata,
+    gather,
+    recover,
+)
 
 __all__ = [
     "COLUMNS",
@@ -30,7 +41,12 @@ __all__ = [
     "Source",
     "gather",
     "read_flight_log",
+    "recover",
 ]
+
+
+ATTEMPTS = 3
+_NAMES = itertools.count()
 
 
 class Episode:
@@ -42,8 +58,13 @@ class Episode:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the datasets present."""
-        return tuple(self._group)
+        """Names of the tables present."""
+        return tuple(name for name in self._group if name != EVENTS)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened in flight (guard trips), in order; empty where the log has none."""
+        return [json.loads(_plain(line)) for line in self._group[EVENTS]] if EVENTS in self._group else []
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -121,9 +142,10 @@ class Episode:
 class FlightLog:
     """An open log. Use as a context manager, or call `close`."""
 
-    def __init__(self, path: Path, file: Any) -> None:
+    def __init__(self, path: Path, file: Any, recovered: Any = None) -> None:
         self.path = path
         self._file = file
+        self._recovered = recovered
         attrs = dict(file["metadata"].attrs) if "metadata" in file else {}
         config = str(_plain(attrs.get("config", "{}")))
         try:
@@ -144,7 +166,7 @@ class FlightLog:
         )
         self.episodes: tuple[Episode, ...] = tuple(self._open_episodes())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FlightLog:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,11 +178,16 @@ class FlightLog:
     def close(self) -> None:
         """Close the file; episodes can no longer be read."""
         self._file.close()
+        if self._recovered is not None:
+            self._recovered.close()
 
     def _open_episodes(self) -> Iterator[Episode]:
-        for name in sorted(n for n in self._file if n.startswith("episode")):
+        finished = {name: self._file for name in self._file if name.startswith("episode")}
+        recovered: dict[str, Any] = dict.fromkeys(self._recovered or (), self._recovered)
+        sources = {**recovered, **finished}
+        for name in sorted(sources, key=lambda n: (episode_number(n) or 0, n)):
             try:
-                group = self._file[name]
+                group = sources[name][name]
                 group["states"]
             except (KeyError, OSError) as error:
                 raise FlightLogError(
@@ -178,22 +205,63 @@ def _plain(value: Any) -> Any:
 def read_flight_log(path: Path) -> FlightLog:
     """Open a log of schema 1, or of the older layout without it.
 
+    A log that is still being written, or whose writer was killed, is read as far as it goes: episodes that were never
+    finished come with the attribute `recovered`. Nothing is changed on the disk; `recover` does that.
+
     Raises:
         FlightLogError: no such file, not HDF5, damaged, or a newer schema.
         MissingExtraError: h5py is not installed.
     """
-    h5 = import_h5py()
-    if not path.is_file():
-        raise FlightLogError(f"no flight log at {path}")
-    file = None
-    try:
-        file = h5.File(path, "r")
-        return FlightLog(path, file)
-    except (OSError, KeyError, RuntimeError) as error:
-        if file is not None:
-            file.close()
-        raise FlightLogError(f"{path} is not a readable flight log: {str(error).splitlines()[0]}") from error
-    except FlightLogError:
-        if file is not None:
-            file.close()
-        raise
+    import_h5py()
+    for _ in range(ATTEMPTS):
+        in_parts = parts_of(path).is_dir()
+        try:
+            return _open(path)
+        except (FlightLogError, FileNotFoundError):
+            if not in_parts:
+                raise
+            # Being written: a part has just become another file. Look again.
+    return _open(path)
+
+
+def _open(path: Path) -> FlightLog:
+    parts = parts_of(path)
+    with contextlib.ExitStack() as stack:
+        if path.is_file():
+            try:
+                file = stack.enter_context(import_h5py().File(path, "r"))
+            except OSError as error:
+                raise FlightLogError(f"{path} is not a readable flight log: {str(error).splitlines()[0]}") from error
+        elif (parts / "header.json").is_file():
+            metadata = Header.load(parts).metadata
+            file = stack.enter_context(_in_memory())
+            fill_metadata(file, metadata)
+        else:
+            raise FlightLogError(f"no flight log at {path}")
+        recovered = stack.enter_context(_in_memory()) if parts.is_dir() else None
+        if recovered is not None:
+            _read_journals(parts, recovered, set(file))
+        try:
+            log = FlightLog(path, file, recovered)
+        except (OSError, KeyError, RuntimeError) as error:
+            raise FlightLogError(f"{path} is not a readable flight log: {str(error).splitlines()[0]}") from error
+        stack.pop_all()
+        return log
+
+
+def _in_memory() -> Any:
+    name = f"recovered {next(_NAMES)}"  # HDF5 tells files in memory apart by their names
+    return import_h5py().File(name, "w", driver="core", backing_store=False)
+
+
+def _read_journals(parts: Path, file: Any, finished: set[str]) -> None:
+    """Journals of episodes that have no part, into an HDF5 file."""
+    journals = {n: p for n, p in journals_of(parts).items() if p.stem not in finished}
+    if not journals:
+        return
+    header = Header.load(parts)
+    layout = TickLayout(len(header.columns["observations"]), len(header.columns["actions"]))
+    for journal in journals.values():
+        data = JournalEpisode.read(journal.read_bytes()).to_data(layout)
+        if data is not None:
+            fill_episode(file.create_group(journal.stem), import_h5py(), data, checked(data, header))

@@ -13,6 +13,7 @@ from sim2sky.errors import MissingExtraError
 
 __all__ = [
     "COLUMNS",
+    "EVENTS",
     "ONE_DIMENSIONAL",
     "PART_GROUP",
     "REQUIRED",
@@ -28,6 +29,8 @@ __all__ = [
 SCHEMA = 1
 Source = Literal["sim", "hil", "virtual", "real"]
 PART_GROUP = "episode"
+EVENTS = "events"
+"""The one dataset that is not a table of ticks: a line of JSON per event."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "time_s": ("time",),
@@ -90,6 +93,7 @@ class EpisodeData:
         columns, units: for observations and actions, where they are not those of the contract.
         success, termination, seed, total_reward: attributes of the episode.
         extra: further attributes, JSON-compatible scalars.
+        events: what happened, in order (guard trips), JSON-compatible; the dataset `events`, one line of JSON each.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -100,6 +104,7 @@ class EpisodeData:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     units: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     extra: Mapping[str, str | float | int | bool] = field(default_factory=dict[str, Any])
+    events: Sequence[Mapping[str, Any]] = ()
 
 
 def import_h5py() -> Any:

@@ -7,34 +7,43 @@ h5py as `/metadata`, `/episode_0000`, ... numpy only; h5py is imported when a lo
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import FlightLogError
+from sim2sky.telemetry.journal import JournalEpisode, TickLayout
+from sim2sky.telemetry.log_files import (
+    Header,
+    create_parts,
+    episode_number,
+    episode_path,
+    journals_of,
+    lock_parts,
+    parts_of,
+    replacing,
+    writing,
+)
 from sim2sky.telemetry.log_schema import (
     COLUMNS,
+    EVENTS,
     ONE_DIMENSIONAL,
     PART_GROUP,
     REQUIRED,
     SCHEMA,
     TYPES,
-    UNITS,
     EpisodeData,
     LogMetadata,
-    Source,
     import_h5py,
 )
 
-__all__ = ["FlightLogWriter", "gather"]
+__all__ = ["FlightLogWriter", "fill_episode", "fill_metadata", "gather", "image", "recover"]
 
 MAX_HDF5_INT = 2**63
 
@@ -56,34 +65,36 @@ class FlightLogWriter:
     def __init__(
         self, path: Path, metadata: LogMetadata, contract: Contract | None = None, *, overwrite: bool = False
     ) -> None:
-        if metadata.source not in get_args(Source):
-            raise FlightLogError(f"log source '{metadata.source}' is none of {', '.join(get_args(Source))}")
+        import_h5py()
+        header = Header.of(metadata, contract)
+        create_parts(path, header, overwrite=overwrite)
+        self._open(path, header)
+
+    @classmethod
+    def resume(cls, path: Path) -> FlightLogWriter:
+        """Go on with a log whose parts are there.
+
+        Raises:
+            FlightLogError: they are not, or cannot be written to.
+            MissingExtraError: h5py is not installed.
+        """
+        import_h5py()
+        writer = cls.__new__(cls)
+        writer._open(path, Header.load(parts_of(path)))
+        return writer
+
+    def _open(self, path: Path, header: Header) -> None:
         self._h5 = import_h5py()
         self.path = path
-        self.parts = path.with_name(path.name + ".parts")
-        self._metadata = metadata
-        self._columns = dict(COLUMNS)
-        self._units = dict(UNITS)
-        if contract is not None:
-            signals = [s for spec in contract.inputs for s in spec.signals]
-            self._columns |= {
-                "observations": tuple(s.name for s in signals),
-                "actions": tuple(s.name for s in contract.output.signals),
-            }
-            self._units |= {
-                "observations": tuple(s.unit for s in signals),
-                "actions": tuple("action" for _ in contract.output.signals),
-            }
-        self._count = 0
+        self.parts = parts_of(path)
+        self._header = header
         self._closed = False
-        with _writing(path):
-            if (path.exists() or self.parts.exists()) and not overwrite:
-                raise FlightLogError(f"{path} already exists", hint="choose another file, or remove it")
-            shutil.rmtree(self.parts, ignore_errors=True)
-            self.parts.mkdir()
+        with writing(path):
+            found = (episode_number(p.name) for p in self.parts.glob("episode_*.h5"))
+            self._numbers = sorted(n for n in found if n is not None)
             self._write_index()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FlightLogWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,10 +103,14 @@ class FlightLogWriter:
     @property
     def episodes(self) -> int:
         """Episodes written so far."""
-        return self._count
+        return len(self._numbers)
 
-    def write(self, episode: EpisodeData) -> None:
+    def write(self, episode: EpisodeData, number: int | None = None) -> None:
         """Add a finished episode; when this returns it survives a kill.
+
+        Args:
+            episode: its data.
+            number: in the log; default the next one. One that is there already is replaced.
 
         Raises:
             FlightLogError: arrays are missing or disagree in length or width, or the disk is full.
@@ -103,28 +118,19 @@ class FlightLogWriter:
         if self._closed:
             raise FlightLogError(f"{self.path} is closed")
         arrays = self._checked(episode)
-        name = f"episode_{self._count:04d}.h5"
+        number = (self._numbers[-1] + 1 if self._numbers else 0) if number is None else number
 
         def fill(file: Any) -> None:
-            group = file.create_group(PART_GROUP)
-            group.attrs["success"] = bool(episode.success)
-            group.attrs["termination"] = episode.termination
-            group.attrs["seed"] = episode.seed if abs(episode.seed) < MAX_HDF5_INT else str(episode.seed)
-            group.attrs["total_reward"] = float(episode.total_reward)
-            for key, value in episode.extra.items():
-                group.attrs[key] = value
-            for key, (array, columns, units) in arrays.items():
-                dataset = group.create_dataset(key, data=array)
-                dataset.attrs["columns"] = list(columns)
-                dataset.attrs["units"] = list(units)
+            fill_episode(file.create_group(PART_GROUP), self._h5, episode, arrays)
 
-        with _writing(self.path):
-            _replace(self.parts / name, _image(self._h5, fill))
-            self._count += 1
+        before = self._numbers
+        with writing(self.path):
+            _replace(episode_path(self.parts, number, ".h5"), image(self._h5, fill))
+            self._numbers = sorted({*before, number})
             try:
                 self._write_index()
             except (OSError, RuntimeError):
-                self._count -= 1
+                self._numbers = before
                 raise
 
     def close(self) -> None:
@@ -134,60 +140,80 @@ class FlightLogWriter:
             gather(self.path)
 
     def _checked(self, episode: EpisodeData) -> dict[str, tuple[NDArray[Any], Sequence[str], Sequence[str]]]:
-        if missing := [name for name in REQUIRED if name not in episode.arrays]:
-            raise FlightLogError(f"an episode needs the dataset '{missing[0]}'")
-        if unknown := [name for name in episode.arrays if name not in COLUMNS]:
-            raise FlightLogError(f"'{unknown[0]}' is no dataset of the flight log: {', '.join(COLUMNS)}")
-        length = len(episode.arrays["time_s"])
-        result: dict[str, tuple[NDArray[Any], Sequence[str], Sequence[str]]] = {}
-        for name, given in episode.arrays.items():
-            array = np.ascontiguousarray(given, dtype=TYPES.get(name, np.float64))
-            if name == "states" and array.ndim == 2 and array.shape[1] == len(COLUMNS["states"]) - 1:
-                array = np.pad(array, ((0, 0), (0, 1)))
-            if name in ONE_DIMENSIONAL:
-                array = array.reshape(-1)
-            if len(array) != length or array.ndim != (1 if name in ONE_DIMENSIONAL else 2):
-                raise FlightLogError(f"dataset '{name}' has shape {np.shape(given)}, expected {length} rows")
-            width = int(np.prod(array.shape[1:]))
-            columns = tuple(episode.columns.get(name, self._columns[name])) or tuple(
-                f"{name}_{i}" for i in range(width)
-            )
-            units = tuple(episode.units.get(name, self._units.get(name, ()))) or ("",) * width
-            if len(columns) != width or len(units) != width:
-                raise FlightLogError(f"dataset '{name}' has {width} columns, {len(columns)} names, {len(units)} units")
-            result[name] = (array, columns, units)
-        return result
+        return checked(episode, self._header)
 
     def _write_index(self) -> None:
-        m = self._metadata
-
         def fill(file: Any) -> None:
-            group = file.create_group("metadata")
-            group.attrs["schema"] = SCHEMA
-            for name in ("source", "agent", "bundle_digest", "contract_hash", "start_time"):
-                group.attrs[name] = getattr(m, name)
-            group.attrs["rate_hz"] = float(m.rate_hz)
-            group.attrs["config"] = json.dumps(m.config, sort_keys=True)
-            for i in range(self._count):
-                part = f"{self.parts.name}/episode_{i:04d}.h5"
-                file[f"episode_{i:04d}"] = self._h5.ExternalLink(part, f"/{PART_GROUP}")
+            fill_metadata(file, self._header.metadata)
+            for number in self._numbers:
+                part = episode_path(Path(self.parts.name), number, ".h5")
+                file[part.stem] = self._h5.ExternalLink(str(part), f"/{PART_GROUP}")
 
-        _replace(self.path, _image(self._h5, fill))
+        _replace(self.path, image(self._h5, fill))
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Generator[None, None, None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise FlightLogError(
-            f"cannot write the flight log {path}: {reason}",
-            hint="check that the folder exists, is writable and the disk is not full",
-        ) from error
+def checked(episode: EpisodeData, header: Header) -> dict[str, tuple[NDArray[Any], Sequence[str], Sequence[str]]]:
+    """Arrays of an episode with the log's types, and the names and units of their columns.
+
+    Raises:
+        FlightLogError: one is missing, unknown, or of the wrong length or width.
+    """
+    if missing := [name for name in REQUIRED if name not in episode.arrays]:
+        raise FlightLogError(f"an episode needs the dataset '{missing[0]}'")
+    if unknown := [name for name in episode.arrays if name not in COLUMNS]:
+        raise FlightLogError(f"'{unknown[0]}' is no dataset of the flight log: {', '.join(COLUMNS)}")
+    length = len(episode.arrays["time_s"])
+    result: dict[str, tuple[NDArray[Any], Sequence[str], Sequence[str]]] = {}
+    for name, given in episode.arrays.items():
+        array = np.ascontiguousarray(given, dtype=TYPES.get(name, np.float64))
+        if name == "states" and array.ndim == 2 and array.shape[1] == len(COLUMNS["states"]) - 1:
+            array = np.pad(array, ((0, 0), (0, 1)))
+        if name in ONE_DIMENSIONAL:
+            array = array.reshape(-1)
+        if len(array) != length or array.ndim != (1 if name in ONE_DIMENSIONAL else 2):
+            raise FlightLogError(f"dataset '{name}' has shape {np.shape(given)}, expected {length} rows")
+        width = int(np.prod(array.shape[1:]))
+        columns = tuple(episode.columns.get(name, header.columns[name])) or tuple(f"{name}_{i}" for i in range(width))
+        units = tuple(episode.units.get(name, header.units.get(name, ()))) or ("",) * width
+        if len(columns) != width or len(units) != width:
+            raise FlightLogError(f"dataset '{name}' has {width} columns, {len(columns)} names, {len(units)} units")
+        result[name] = (array, columns, units)
+    return result
 
 
-def _image(h5: Any, fill: Callable[[Any], None]) -> bytes:
+def fill_episode(
+    group: Any,
+    h5: Any,
+    episode: EpisodeData,
+    arrays: dict[str, tuple[NDArray[Any], Sequence[str], Sequence[str]]],
+) -> None:
+    """Write an episode into an HDF5 group; `arrays` from `checked`."""
+    group.attrs["success"] = bool(episode.success)
+    group.attrs["termination"] = episode.termination
+    group.attrs["seed"] = episode.seed if abs(episode.seed) < MAX_HDF5_INT else str(episode.seed)
+    group.attrs["total_reward"] = float(episode.total_reward)
+    for key, value in episode.extra.items():
+        group.attrs[key] = value
+    for key, (array, columns, units) in arrays.items():
+        dataset = group.create_dataset(key, data=array)
+        dataset.attrs["columns"] = list(columns)
+        dataset.attrs["units"] = list(units)
+    if episode.events:
+        lines = [json.dumps(event, separators=(",", ":")) for event in episode.events]
+        group.create_dataset(EVENTS, data=lines, dtype=h5.string_dtype())
+
+
+def fill_metadata(file: Any, metadata: LogMetadata) -> None:
+    """Write `/metadata` of a log."""
+    group = file.create_group("metadata")
+    group.attrs["schema"] = SCHEMA
+    for name in ("source", "agent", "bundle_digest", "contract_hash", "start_time"):
+        group.attrs[name] = getattr(metadata, name)
+    group.attrs["rate_hz"] = float(metadata.rate_hz)
+    group.attrs["config"] = json.dumps(metadata.config, sort_keys=True)
+
+
+def image(h5: Any, fill: Callable[[Any], None]) -> bytes:
     """An HDF5 file made in memory, so that a failing disk meets plain writes, not the library's open handles."""
     with h5.File("image", "w", driver="core", backing_store=False) as file:
         fill(file)
@@ -195,25 +221,9 @@ def _image(h5: Any, fill: Callable[[Any], None]) -> bytes:
         return file.id.get_file_image()
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Generator[Path, None, None]:
-    """A temporary name beside `path`; what the caller leaves there is brought to the disk and renamed into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        handle = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _replace(path: Path, image: bytes) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_bytes(image)
+def _replace(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def gather(path: Path) -> None:
@@ -223,10 +233,48 @@ def gather(path: Path) -> None:
         FlightLogError: the log cannot be read or written.
     """
     h5 = import_h5py()
-    with _writing(path):
-        with h5.File(path, "r") as source, _replacing(path) as temporary, h5.File(temporary, "w") as file:
+    with writing(path):
+        with h5.File(path, "r") as source, replacing(path) as temporary, h5.File(temporary, "w") as file:
             for name in source:
                 source.copy(source[name], file, name=name)
-        shutil.rmtree(path.with_name(path.name + ".parts"), ignore_errors=True)
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
+        shutil.rmtree(parts_of(path), ignore_errors=True)
+
+
+def recover(path: Path) -> int:
+    """Make one file of a log whose recorder was killed, or had no h5py: journals become episodes, parts one file.
+
+    Returns:
+        How many journals were turned into episodes.
+
+    Raises:
+        FlightLogError: there is no log, it is still being written, or it cannot be read or written.
+        MissingExtraError: h5py is not installed.
+    """
+    parts = parts_of(path)
+    if not parts.is_dir():
+        if path.is_file():
+            return 0
+        raise FlightLogError(f"no flight log at {path}")
+    with lock_parts(parts, wait_s=0.0):
+        writer = FlightLogWriter.resume(path)
+        count = sum(write_journal(writer, number, journal) for number, journal in journals_of(parts).items())
+        writer.close()
+    return count
+
+
+def write_journal(writer: FlightLogWriter, number: int, journal: Path) -> bool:
+    """Turn a journal into an episode of the log, and remove it; False where there was no tick in it.
+
+    Raises:
+        FlightLogError: the disk is full; the journal stays.
+    """
+    header = Header.load(writer.parts)
+    layout = TickLayout(len(header.columns["observations"]), len(header.columns["actions"]))
+    with writing(writer.path):
+        data = JournalEpisode.read(journal.read_bytes()).to_data(layout)
+        if data is not None:
+            writer.write(data, number)
+        journal.unlink()
+    return data is not None

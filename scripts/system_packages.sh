@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Installs the system packages that the tests need and that pip cannot bring; does nothing where they are there already.
+set -euo pipefail
+
+# package and a program of it, by which it is recognised
+NEEDED="
+openssh-server  sshd
+openssh-client  ssh-keygen
+qemu-user       qemu-aarch64
+"
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=$(while read -r package program; do
+  [ -z "$package" ] || command -v "$program" >/dev/null || echo "$package"
+done <<<"$NEEDED")
+[ -n "$missing" ] || exit 0
+# shellcheck disable=SC2206 - one word is one package
+missing=($missing)
+
+if ! command -v apt-get >/dev/null; then
+  echo "the tests need ${missing[*]}: install them with this system's package manager, then run this again" >&2
+  exit 2
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+    echo "the tests need ${missing[*]}, and installing them needs root: sudo apt-get install ${missing[*]}" >&2
+    exit 2
+  fi
+  as_root=(sudo -n)
+fi
+
+echo "installing ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# A Debian package may start its service: ours are started by the tests alone, on loopback.
+install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q=2 -y --no-install-recommends install)
+"${install[@]}" "${missing[@]}" >"$log" 2>&1 ||
+  { "${as_root[@]}" apt-get -q=2 update >"$log" 2>&1 && "${install[@]}" "${missing[@]}" >"$log" 2>&1; } ||
+  { tail -n 20 "$log" >&2; echo "could not install ${missing[*]}" >&2; exit 1; }
