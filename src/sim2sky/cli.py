@@ -16,6 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
+from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
 __all__ = ["app", "main"]
@@ -33,6 +34,8 @@ app = cyclopts.App(
     print_error=True,
     exit_on_error=False,
 )
+
+app.command(log_app)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]

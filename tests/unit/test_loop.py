@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sim2sky.runtime.loop import AgentLoop
 from sim2sky.runtime.recorder import Recorder
 from sim2sky.runtime.safety import Mode, SafetyMonitor
 from sim2sky.runtime.state import PolicyState, Setpoint
-from sim2sky.telemetry.flight_log import LogMetadata
+from sim2sky.telemetry.flight_log import LogMetadata, read_flight_log
 
 CONTRACT = make_contract(env_settings())
 MS = 1_000_000
@@ -79,12 +80,19 @@ def state(tick: int, **changes: float) -> Any:
     return messages.hil_state(sample(**changes), 50_000 * (tick + 1))
 
 
-def run(*batches: list[Any], realtime: bool = False, times_ms: list[int] | None = None, **loop: Any) -> Script:
-    clock = ManualClock()
+def run(
+    *batches: list[Any],
+    realtime: bool = False,
+    times_ms: list[int] | None = None,
+    policy: Any = None,
+    clock: ManualClock | None = None,
+    **loop: Any,
+) -> Script:
+    clock = clock or ManualClock()
     times = times_ms or [10 * (i + 1) for i in range(len(batches))]
     link = Script(clock, [(t * MS, b) for t, b in zip(times, batches, strict=True)])
     law = Autopilot(airframe("ultrastick25e").gains, 0.05)
-    agent = FlightAgent(CONTRACT, Zero(), SafetyMonitor.for_contract(SafetyLimits(), law, CONTRACT))
+    agent = FlightAgent(CONTRACT, policy or Zero(), SafetyMonitor.for_contract(SafetyLimits(), law, CONTRACT))
     recorder = Recorder(None, LogMetadata("hil"), CONTRACT)
     AgentLoop(agent, link, recorder, clock, realtime=realtime, **loop).run()
     return link
@@ -193,3 +201,73 @@ def test_in_real_time_the_clocks_are_compared_by_timesync() -> None:
     link = run([START], [answer], [fresh], [late], [SHUTDOWN], realtime=True, times_ms=[10, 20, 50, 360, 370])
     modes = [messages.mode_from(m) for m in link.of("HIL_ACTUATOR_CONTROLS")]
     assert modes[0] is Mode.POLICY and modes[-1] is Mode.HOLD
+
+
+class Slow(Zero):
+    """A policy that needs time to come back at a new episode, or does not."""
+
+    def __init__(self, clock: ManualClock, seconds: float, *, comes_back: bool = True) -> None:
+        self._clock, self._seconds, self._comes_back = clock, seconds, comes_back
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+        if self.resets > 1:  # the first is the agent's own, when it is made
+            self._clock.time_ns += int(self._seconds * 1e9)
+            self.state = PolicyState.ANSWERED if self._comes_back else PolicyState.DEAD
+
+
+def results(link: Script) -> list[int]:
+    return [m.result for m in link.of("COMMAND_ACK") if m.command == messages.EPISODE_START]
+
+
+def test_a_policy_that_takes_long_to_start_is_announced_and_is_not_the_plants_silence() -> None:
+    clock = ManualClock()
+    policy = Slow(clock, 20.0)
+    times = [10, 20_020, 20_030]
+    link = run([START], [state(0)], [SHUTDOWN], clock=clock, policy=policy, peer_timeout_s=5.0, times_ms=times)
+    assert results(link) == [mavlink.MAV_RESULT_IN_PROGRESS, mavlink.MAV_RESULT_ACCEPTED]
+    assert len(link.of("HIL_ACTUATOR_CONTROLS")) == 1
+
+
+def test_an_episode_does_not_begin_without_a_policy() -> None:
+    clock = ManualClock()
+    policy = Slow(clock, 0.0, comes_back=False)
+    link = run([START], [START], [state(0)], [SHUTDOWN], clock=clock, policy=policy)
+    assert results(link) == [mavlink.MAV_RESULT_IN_PROGRESS, mavlink.MAV_RESULT_FAILED] * 2
+    assert policy.resets == 3 and not link.of("HIL_ACTUATOR_CONTROLS")
+    assert link.of("STATUSTEXT")[0].text == "the policy process does not run"
+
+
+def test_timing_is_measured_in_real_time_and_kept_with_each_episode(tmp_path: Path) -> None:
+    """Twenty states at 20 Hz, one of them 20 ms late; then silence, in which the agent ticks every 75 ms."""
+    clock = ManualClock()
+    times = [10, *(50 * k + (20 if k == 10 else 0) for k in range(1, 21)), 1300, 1310]
+    end = messages.episode_end(0, success=True, termination="completed")
+    link = Script(
+        clock,
+        [(t * MS, b) for t, b in zip(times, [[START], *([state(k)] for k in range(20)), end, [SHUTDOWN]], strict=True)],
+    )
+    law = Autopilot(airframe("ultrastick25e").gains, 0.05)
+    agent = FlightAgent(CONTRACT, Zero(), SafetyMonitor.for_contract(SafetyLimits(), law, CONTRACT))
+    path = tmp_path / "log.h5"
+    recorder = Recorder(path, LogMetadata("hil"), CONTRACT)
+    loop = AgentLoop(agent, link, recorder, clock, realtime=True)
+    ticks = loop.run()
+    recorder.close()
+    summary = loop.timing.summary()
+    assert summary.ticks == ticks > 22 and loop.late_ticks == ticks - 20
+    assert summary.jitter_max_us == pytest.approx(25_000.0) and summary.jitter_p50_us == 0.0
+    assert summary.tick_max_us == 0.0 and summary.misses == 0
+    with read_flight_log(path) as log:
+        attributes = log.episodes[0].attrs
+        assert attributes["timing_ticks"] == ticks and attributes["timing_jitter_max_us"] == summary.jitter_max_us
+
+
+def test_in_lockstep_no_timing_is_claimed() -> None:
+    clock = ManualClock()
+    link = Script(clock, [(10 * MS, [START]), (20 * MS, [state(0)]), (30 * MS, [SHUTDOWN])])
+    law = Autopilot(airframe("ultrastick25e").gains, 0.05)
+    agent = FlightAgent(CONTRACT, Zero(), SafetyMonitor.for_contract(SafetyLimits(), law, CONTRACT))
+    loop = AgentLoop(agent, link, Recorder(None, LogMetadata("hil"), CONTRACT), clock)
+    assert loop.run() == 1 and loop.timing.summary().ticks == 0

@@ -23,31 +23,29 @@ from sim2sky.runtime.link import parse_address
 __all__ = ["attach", "main"]
 
 KEEPER = """
-import os, signal, subprocess, sys, threading
-log, argv = sys.argv[1], sys.argv[2:]
+import os, shutil, subprocess, sys, threading
+folder, argv = sys.argv[1], sys.argv[2:]
 try:
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
 except OSError as error:
     sys.exit("%s: %s" % (argv[0], error.strerror))
+gone = threading.Event()
 
 def watch():
     while os.read(0, 4096):
         pass
+    gone.set()
     child.terminate()
     try:
         child.wait(3)
     except subprocess.TimeoutExpired:
         child.kill()
-    child.wait()
-    if log:
-        try:
-            os.unlink(log)
-        except OSError:
-            pass
-    os._exit(1)
 
 threading.Thread(target=watch, daemon=True).start()
 code = child.wait()
+# An agent may notice the broken tunnel before we notice the broken connection; nobody will fetch its log then.
+if code and gone.wait(1) and folder:
+    shutil.rmtree(folder, True)
 sys.exit(code if code >= 0 else 128 - code)
 """
 """Runs on the target (Python 3.6): the agent must not outlive the connection, which ends standard input."""
@@ -68,14 +66,14 @@ def attach(transport: SshTransport, command: Sequence[str]) -> int:
         raise ConfigError("the command names no --link") from None
     if link.kind != "tcp":
         raise ConfigError(f"'{link}' cannot go through an SSH connection", hint="hil_link: tcp")
-    log, there = None, ""
+    log, folder = None, ""
     if "--log" in argv[:-1]:
         at = argv.index("--log") + 1
-        log, there = Path(argv[at]), f"logs/hil-{secrets.token_hex(6)}.h5"
-        transport.run(["mkdir", "-p", "logs"])
-        argv[at] = f"{transport.root}/{there}"
+        log, folder = Path(argv[at]), f"logs/hil-{secrets.token_hex(6)}"
+        transport.session.make_folder(f"{transport.root}/{folder}")
+        argv[at] = f"{transport.root}/{folder}/{log.name}"
 
-    keeper = [*transport.python(), "-c", KEEPER, f"{transport.root}/{there}" if there else ""]
+    keeper = [*transport.python(), "-c", KEEPER, f"{transport.root}/{folder}" if folder else ""]
 
     def with_port(port: int) -> list[str]:
         argv[where] = f"tcp:127.0.0.1:{port}"
@@ -86,9 +84,10 @@ def attach(transport: SshTransport, command: Sequence[str]) -> int:
         sys.stdout.buffer.flush()
 
     code = transport.session.attach(link.port, with_port, say)
-    if log is not None and transport.run(["test", "-e", there]).returncode == 0:
-        transport.get_file(there, log)
-        transport.run(["rm", "-f", there])
+    if log is not None:
+        if transport.run(["test", "-e", f"{folder}/{log.name}"]).returncode == 0:
+            transport.get_file(f"{folder}/{log.name}", log)
+        transport.run(["rm", "-rf", folder])
     return code
 
 
