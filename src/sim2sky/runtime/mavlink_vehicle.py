@@ -17,6 +17,7 @@ from sim2sky.runtime.clock import Clock
 from sim2sky.runtime.link import MavlinkLink, mavlink
 from sim2sky.runtime.mavlink_requests import Requests, acknowledgement, request_in
 from sim2sky.runtime.mavlink_state import STATE_MESSAGES, Telemetry
+from sim2sky.runtime.messages import decode_command_setpoint
 from sim2sky.runtime.output_watch import OutputWatch
 from sim2sky.runtime.state import Command
 from sim2sky.runtime.vehicle import Asked, Control, Reading, Request, Status
@@ -267,12 +268,13 @@ class MavlinkVehicle:
         ours = (self._address[0], COMPONENT) if self._address else None
         if (m.target_system, m.target_component) != ours or (sender != self._address and sender not in self._stations):
             return
-        request = request_in(m)
-        if request is None:
-            result = mavlink.MAV_RESULT_UNSUPPORTED
-            self._link.send(acknowledgement(m.command, result, *sender))
+        answer_to = (*sender, m.command)
+        if (setpoint := decode_command_setpoint(m)) is not None:
+            self._asked.append(Asked(Request.FOLLOW, answer_to, setpoint))
+        elif (request := request_in(m)) is not None:
+            self._asked.append(Asked(request, answer_to))
         else:
-            self._asked.append(Asked(request, (*sender, m.command)))
+            self._link.send(acknowledgement(m.command, mavlink.MAV_RESULT_UNSUPPORTED, *sender))
 
     def requests(self) -> list[Asked]:
         """See `Vehicle`."""
@@ -297,6 +299,11 @@ class MavlinkVehicle:
         """See `Vehicle`."""
         if self.reading.control in {Control.ASKED, Control.OURS}:
             self._change_mode(self._hand_back_to, Control.RETURNING)
+
+    def let_go(self) -> None:
+        """See `Vehicle`."""
+        if self.reading.control is not Control.THEIRS:
+            self._return()
 
     def _change_mode(self, name: str, control: Control) -> None:
         kind, address = self._peer()

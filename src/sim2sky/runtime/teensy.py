@@ -283,6 +283,10 @@ class TeensyVehicle:
         """See `Vehicle`: commands stop coming, which the Teensy must take as its sign."""
         self.reading.control = Control.THEIRS
 
+    def let_go(self) -> None:
+        """See `Vehicle`."""
+        self.hand_back()
+
     def announce(self, status: Status, text: str = "") -> None:
         """See `Vehicle`: there is nobody to tell."""
 

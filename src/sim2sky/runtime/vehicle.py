@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
@@ -29,13 +30,21 @@ class Request(Enum):
     KILL = auto()
     DISARM = auto()
     ARM = auto()
+    FOLLOW = auto()
 
 
 class Asked(NamedTuple):
-    """A request and whom to answer: system, component and command number; None where nobody waits."""
+    """A request.
+
+    Attributes:
+        request: what is asked.
+        answer_to: system, component and command number; None where nobody waits for an answer.
+        setpoint: of `FOLLOW`, new values of fields of `Setpoint`.
+    """
 
     request: Request
     answer_to: tuple[int, int, int] | None = None
+    setpoint: Mapping[str, float] | None = None
 
 
 class Status(NamedTuple):
@@ -134,6 +143,10 @@ class Vehicle(Protocol):
 
     def hand_back(self) -> None:
         """Ask the autopilot to fly again; `reading.control` says when it does."""
+        ...
+
+    def let_go(self) -> None:
+        """Stop commanding at once and leave the flight mode as it is: the sticks are the pilot's."""
         ...
 
     def announce(self, status: Status, text: str = "") -> None:
