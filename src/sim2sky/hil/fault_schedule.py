@@ -33,12 +33,12 @@ Signal = Literal[
 Channel = Literal["aileron", "elevator", "rudder", "throttle"]
 
 PARAMETERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "drop": (("probability",), ("direction",)),
-    "duplicate": (("probability",), ("direction",)),
+    "drop": ((), ("probability", "direction")),
+    "duplicate": ((), ("probability", "direction")),
     "reorder": (("probability", "delay_s"), ("direction",)),
     "delay": (("delay_s",), ("direction",)),
     "jitter": (("delay_s",), ("direction",)),
-    "corrupt": (("probability",), ("direction",)),
+    "corrupt": ((), ("probability", "direction")),
     "clock_jump": (("offset",), ()),
     "bias": (("signals", "offset"), ()),
     "freeze": ((), ("signals",)),
