@@ -80,6 +80,7 @@ class JsbsimPlant:
         self.airframe = airframe
         self.dt_s = 1.0 / physics_hz
         self._elevator_offset = 0.0
+        self._thrust_scale = 1.0
 
     def reset(self, initial: InitialState, parameters: PlantParameters, air: Air, command: Command, seed: int) -> None:
         """Load a fresh aircraft, settle its actuators at `command`, and start the air.
@@ -162,7 +163,7 @@ class JsbsimPlant:
             if name not in a.coefficients:
                 raise Sim2SkyError(f"the airframe '{a.name}' has no coefficient '{name}'")
             fdm[f"aero/coef/{name}"] = a.coefficients[name] * scale
-        fdm["propulsion/thrust-scale"] = parameters.thrust_scale
+        fdm["propulsion/thrust-scale"] = self._thrust_scale = parameters.thrust_scale
         self._elevator_offset = parameters.elevator_offset
         # Mass, CG and inertia change through point masses: one at the reference point, a pair on each axis.
         mass = a.mass_kg + parameters.mass_offset_kg
@@ -183,6 +184,10 @@ class JsbsimPlant:
         ]
         for i, weight in enumerate(weights_kg):
             fdm[f"inertia/pointmass-weight-lbs[{i}]"] = weight * KG_TO_LB
+
+    def scale_thrust(self, factor: float) -> None:
+        """From now on the motor gives `factor` of what it gave at the start of the flight."""
+        self._fdm["propulsion/thrust-scale"] = self._thrust_scale * factor
 
     def _settle(self, command: Command, parameters: PlantParameters) -> None:
         """Bring the actuators to `command` with the aircraft's motion suspended, then give them their dynamics."""
