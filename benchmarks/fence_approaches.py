@@ -23,7 +23,10 @@ import random
 import sys
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 from machine import describe_machine

@@ -3,9 +3,9 @@
     python benchmarks/guarded_flight.py [--agent hawk] [--episodes 400] [--seed 20261125] [--workers 2] [--json]
 
 Conditions are those the agent is validated in. "Acting" is any tick at which the command that was sent is not the one
-the policy gave: a change of hands, a repeated, led-over, slewed or clamped command. An intervention is a change of hands
-away from the policy. Ticks of one episode depend on each other, so the exact (Clopper-Pearson) bounds are per episode;
-the share of ticks is given beside them.
+the policy gave: a change of hands, a repeated, led-over, slewed or clamped command. An intervention is a change of
+hands away from the policy. Ticks of one episode depend on each other, so the exact (Clopper-Pearson) bounds are per
+episode; the share of ticks is given beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from machine import describe_machine
 
@@ -187,10 +189,10 @@ def main() -> int:
     print(f"{s['interventions_per_hour']:.2f} interventions per hour")
     for name, text in (("acting", "sent another command"), ("relieved", "took the aircraft")):
         k, upper = s[f"episodes_{name}"], s[f"episodes_{name}_upper"]
+        ticks, share = s[f"ticks_{name}"], s[f"share_{name}_upper"]
         print(
-            f"the guard {text} in {s[f'ticks_{name}']} of {s['ticks']} ticks "
-            f"({s[f'ticks_{name}'] / s['ticks']:.2e}, at 95 % below {s[f'share_{name}_upper']:.2e} were ticks independent) "
-            f"and in {k} of {n} episodes (at 95 % below {upper:.4f})"
+            f"the guard {text} in {ticks} of {s['ticks']} ticks ({ticks / s['ticks']:.2e}; were ticks independent, at "
+            f"95 % below {share:.2e}) and in {k} of {n} episodes (at 95 % below {upper:.4f})"
         )
     print("ticks by reason: " + (", ".join(f"{k} {v}" for k, v in s["ticks_by_reason"].items()) or "none"))
     return 0 if s["success_guarded"] >= s["success_unguarded"] else 1

@@ -156,6 +156,8 @@ class Watch:
             age_s = abs(now_ns - self._fix_ns) * 1e-9
             north, east = self.fix
             enough = limits.fence_buffer_m + (limits.range_hysteresis_m if was & _RANGE else 0.0)
+            if active:  # while the attitude is being recovered the turn is not as predicted: begin it early
+                enough += limits.fence_buffer_m
             margin, self.side = self.escape.range_margin(s, north, east, min(age_s, 1.0), self.wind.wind, enough)
             if margin < enough:
                 active |= _RANGE
