@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,11 @@ from sim2sky.agent.contract import ActionSignal, Contract, Input, Output, Signal
 from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
 from sim2sky.agent.layers import Activation, Clip, Dense, InputHead, Network, Normalise, evaluate
 from sim2sky.agent.network_file import network_to_bytes
+from sim2sky.deployment.keys import SigningKey
+from sim2sky.deployment.local_transport import LocalTransport
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
+from sim2sky.deployment.release import Release, build_release
+from sim2sky.deployment.target import ReleaseTarget
 
 
 def contract(vehicle: str = "", size: int = 6) -> Contract:
@@ -163,3 +169,31 @@ def linear_agent(folder: Path, *, scale: float = 1.0) -> Path:
     model.save(folder / "model.zip")
     (folder / "contract.json").write_bytes(canonical_json(spec.to_json()))
     return folder / "model.zip"
+
+
+KEY = SigningKey.generate("tests")
+"""Signs the releases of one test run."""
+_versions = itertools.count(1_000)
+
+
+def local_target(root: Path) -> ReleaseTarget:
+    return ReleaseTarget(LocalTransport(root))
+
+
+def make_release(
+    bundle: Bundle,
+    out: Path | None = None,
+    *,
+    key: SigningKey = KEY,
+    version: int | None = None,
+    now_s: float | None = None,
+) -> Release:
+    """A signed release beside the bundle; each call gives a higher version."""
+    version = next(_versions) if version is None else version
+    out = out or bundle.path.with_name(f"{bundle.path.name}-release-{version}")
+    return build_release(bundle, out, key, version=version, now_s=time.time() if now_s is None else now_s)
+
+
+def deliver(target: ReleaseTarget, bundle: Bundle, **how: object) -> dict[str, object]:
+    """Sign and install a bundle; the report."""
+    return target.activate(make_release(bundle), now_s=time.time(), samples=20, **how)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from sim2sky.deployment.local_target import TARGET_PACKAGES, link_site
+from sim2sky.deployment.local_site import TARGET_PACKAGES, link_site
 
 USER = getpass.getuser()
 

@@ -1,7 +1,5 @@
 """Errors a user can act on: what is wrong, what to do, and the exit code. Imports nothing."""
 
-from __future__ import annotations
-
 __all__ = [
     "EXIT_FAIL",
     "EXIT_INCONCLUSIVE",

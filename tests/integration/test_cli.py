@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.deploy_support import flying_bundle, linear_agent, make_bundle
+from tests.deploy_support import deliver, flying_bundle, linear_agent, local_target, make_bundle
 
 from sim2sky import cli
 from sim2sky.agent.bundle import Bundle
-from sim2sky.deployment.local_target import LocalTarget, link_site
+from sim2sky.deployment.local_site import link_site
 
 SRC = Path(cli.__file__).resolve().parents[1]
 ROOT = SRC.parent
@@ -152,7 +152,7 @@ def test_an_installed_release_is_tested_and_flown(
     code, _, err = run(capsys, "test-inference", target)
     assert code == 2
     assert "nothing is installed" in err or "No such file" in err
-    LocalTarget(tmp_path / "target").activate(bundle)
+    deliver(local_target(tmp_path / "target"), bundle)
     code, out, _ = run(capsys, "test-inference", target)
     assert code == 0
     assert "✓ PASS" in out
@@ -298,7 +298,7 @@ def test_info_and_the_on_target_commands_run_in_the_base_install(base: Path, bun
     assert done.returncode == 0, done.stderr
     assert re.search(r"torch\s+not installed", done.stdout)
     assert in_base(base, "info", bundle.path).returncode == 0
-    LocalTarget(tmp_path / "target").activate(bundle)
+    deliver(local_target(tmp_path / "target"), bundle)
     done = in_base(base, "test-inference", f"local:{tmp_path / 'target'}")
     assert done.returncode == 0, done.stderr
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.deploy_support import linear_agent
+from tests.deploy_support import linear_agent, local_target
 
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.config.deployment import DeploymentSettings, OptimizationSettings, ThresholdSettings
@@ -22,7 +22,7 @@ from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment import deploy_agent
 from sim2sky.deployment.deploy_agent import deploy
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
-from sim2sky.deployment.local_target import LocalTarget
+from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.errors import AgentError, ConfigError, LinkError, NotSupportedError, Sim2SkyError, TargetError
 
 SRC = Path(deploy_agent.__file__).resolve().parents[2]
@@ -55,8 +55,8 @@ def deployed(agent: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dep
     return plan, deploy(plan, say=lines.append), lines
 
 
-def target_of(plan: DeployPlan) -> LocalTarget:
-    return LocalTarget(plan.output / "target")
+def target_of(plan: DeployPlan) -> ReleaseTarget:
+    return local_target(plan.output / "target")
 
 
 def at_step(number: int, action: Callable[[], None]) -> Callable[[str], None]:
@@ -220,7 +220,7 @@ def test_inconclusive_hil_is_no_pass_and_goes_back(
 ) -> None:
     old, _, _ = deployed
     where = f"local:{old.output / 'target'}"
-    before = LocalTarget(old.output / "target").active()
+    before = local_target(old.output / "target").active()
     strict = plan.validation.model_copy(update={"strict": True})
     gentler = plan.settings.model_copy(update={"safety": SafetySettings(extends="default", roll_max=65)})
     lines: list[str] = []
@@ -228,7 +228,7 @@ def test_inconclusive_hil_is_no_pass_and_goes_back(
     assert (result.outcome, result.step) == ("inconclusive", 6)
     assert lines[-1] == "✗ HIL validation inconclusive. Aborting deployment."
     assert any("? INCONCLUSIVE - MORE EPISODES NEEDED" in line for line in lines)
-    assert LocalTarget(old.output / "target").active() == before
+    assert local_target(old.output / "target").active() == before
     assert not any("Deployment complete" in line for line in lines)
 
 

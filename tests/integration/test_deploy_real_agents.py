@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.deploy_support import deliver, local_target
 
 from sim2sky import cli
 from sim2sky.agent.bundle import open_bundle
@@ -16,12 +17,10 @@ NAMES = ("dlr_a2c_pendulum", "dlr_dqn_cartpole", "dlr_tqc_pandareach", "plume_re
 def test_agents_of_others_export_install_and_are_refused_for_flight(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sim2sky.deployment.local_target import LocalTarget
-
     bundle = tmp_path / "bundle"
     assert cli.run(["export", str(AGENTS / name / "model.zip"), "-o", str(bundle)]) == 0
     assert "nothing can be flown" in capsys.readouterr().out
-    report = LocalTarget(tmp_path / "target").activate(open_bundle(bundle))
+    report = deliver(local_target(tmp_path / "target"), open_bundle(bundle))
     assert report["golden_max_error"] <= 1e-5
     assert cli.run(["test-inference", f"local:{tmp_path / 'target'}"]) == 0
     capsys.readouterr()

@@ -6,25 +6,32 @@ Real processes, a real onnxruntime on the far side; after everything that goes w
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.deploy_support import make_bundle, network
+from tests.deploy_support import deliver, local_target, make_bundle, make_release, network
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.layers import Dense, Network
 from sim2sky.deployment import install as installer
+from sim2sky.deployment import test_inference as inference_module
 from sim2sky.deployment.install import STATES
-from sim2sky.deployment.local_target import LocalTarget, distribution_closure, runtime_files
-from sim2sky.deployment.targets import open_target
+from sim2sky.deployment.local_site import distribution_closure
+from sim2sky.deployment.release import Release, runtime_files
+from sim2sky.deployment.target import ReleaseTarget
+from sim2sky.deployment.targets import open_target, temporary_target, test_on_target
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
 
 SRC = Path(installer.__file__).resolve().parents[2]
+INFERENCE_TEST = ("sim2sky.deployment.test_inference", "--bundle", "{release}/bundle")
 
 
 @pytest.fixture
@@ -38,225 +45,290 @@ def new(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> LocalTarget:
-    return LocalTarget(tmp_path / "target")
+def target(tmp_path: Path) -> ReleaseTarget:
+    return local_target(tmp_path / "target")
 
 
-def flown(target: LocalTarget) -> dict[str, object]:
+@pytest.fixture
+def root(target: ReleaseTarget) -> Path:
+    return Path(target.transport.root)
+
+
+def flown(target: ReleaseTarget) -> dict[str, object]:
     """What a fresh process on the target finds when it starts `current`."""
-    done = target.run(target.command("sim2sky.deployment.test_inference", "--bundle", "{release}/bundle"))
+    done = target.run(target.module(*INFERENCE_TEST))
     assert done.returncode == 0, done
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def leftovers(target: LocalTarget) -> list[str]:
-    return [p.name for p in (target.root / "incoming").iterdir()] + [
-        p.name for p in (target.root / "releases").iterdir() if p.name.startswith(".")
-    ]
+def leftovers(root: Path) -> list[str]:
+    """What is there and should not be after a clean-up."""
+    journal = json.loads((root / "install.json").read_text()) if (root / "install.json").is_file() else {}
+    kept = {journal.get("active"), journal.get("previous")}
+    found = [p for folder in ("incoming", "releases", "python") for p in (root / folder).iterdir()]
+    hidden = [p.name for p in root.iterdir() if p.name.startswith(".")]
+    return [f"{p.parent.name}/{p.name}" for p in found if p.name not in kept] + hidden
 
 
-def test_install_makes_current_and_reports_from_the_target(target: LocalTarget, new: Bundle) -> None:
+def test_install_makes_current_and_reports_from_the_target(target: ReleaseTarget, root: Path, new: Bundle) -> None:
     states: list[str] = []
-    report = target.activate(new, on_state=states.append)
+    report = target.activate(make_release(new), now_s=time.time(), on_state=states.append)
     assert tuple(states) == STATES
     assert report["digest"] == new.digest
     assert report["golden_max_error"] < 1e-5
     assert report["latency"]["n"] == 300
     assert report["foreign_modules"] == []
     assert target.active() == report["release"]
-    assert (target.root / "current").readlink().name == report["release"]
+    assert (root / "current").readlink().name == report["release"]
     assert flown(target)["digest"] == new.digest
-    assert leftovers(target) == []
+    assert leftovers(root) == []
 
 
-def test_nothing_but_the_flight_packages_is_importable(target: LocalTarget, new: Bundle) -> None:
-    target.activate(new)
-    code = """
+def test_the_release_holds_one_zip_a_starter_and_a_unit(target: ReleaseTarget, root: Path, new: Bundle) -> None:
+    deliver(target, new)
+    names = sorted(p.name for p in (root / "current").iterdir())
+    assert names == [
+        "bundle", "fly", "install.pyz", "release.json", "release.sig", "sim2sky-fly.service", "sim2sky.pyz",
+    ]  # fmt: skip
+    assert os.access(root / "current" / "fly", os.X_OK)
+    assert not os.access(root / "current" / "sim2sky.pyz", os.X_OK)
+    done = subprocess.run([root / "current" / "fly", "--help"], capture_output=True, text=True, check=False, env={})
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_fly_through_the_link_starts_the_committed_release_whatever_the_link_says(
+    target: ReleaseTarget, root: Path, old: Bundle, new: Bundle
+) -> None:
+    """As after a kill between activate and commit: `current` names one release, the journal another."""
+    first, second = deliver(target, old)["release"], deliver(target, new)["release"]
+    state = json.loads((root / "install.json").read_text())
+    (root / "install.json").write_text(json.dumps({**state, "active": first, "previous": None}))
+    assert (root / "current").readlink().name == second
+    assert flown(target)["digest"] == old.digest
+    (root / "releases" / str(first) / "bundle" / "policy.onnx").write_bytes(b"gone")
+    done = subprocess.run([root / "current" / "fly", "--help"], capture_output=True, text=True, check=False, env={})
+    assert done.returncode == 1
+    assert "error: bundle/policy.onnx has 4 bytes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_but_the_flight_packages_is_importable(target: ReleaseTarget, root: Path, new: Bundle) -> None:
+    deliver(target, new)
+    names = ["torch", "jsbsim", "pydantic", "stable_baselines3", "gymnasium", "onnx", "rich", "cyclopts", "scipy"]
+    names += ["cryptography", "rfc8785", "sim2sky.config", "sim2sky.cli", "sim2sky.validation", "sim2sky.training"]
+    names += ["sim2sky.environments", "sim2sky.deployment.keys"]
+    allowed = {"numpy", "onnxruntime", "pymavlink", "h5py", "sim2sky.runtime.inference", "sim2sky.runtime.safety"}
+    code = f"""
 import importlib, json, sys
-found = {}
-for name in ("torch", "jsbsim", "pydantic", "stable_baselines3", "gymnasium", "onnx", "rich", "cyclopts", "scipy",
-             "sim2sky.config", "sim2sky.cli", "sim2sky.validation", "sim2sky.training", "sim2sky.environments",
-             "numpy", "onnxruntime", "pymavlink", "h5py", "sim2sky.runtime.inference", "sim2sky.runtime.safety"):
+sys.path[:0] = {[str(root / "current" / "sim2sky.pyz"), str(root / "site")]!r}
+found = []
+for name in {[*names, *allowed]!r}:
     try:
-        importlib.import_module(name); found[name] = True
+        importlib.import_module(name); found.append(name)
     except ImportError:
-        found[name] = False
+        pass
 print(json.dumps(found))
 """
-    release = target.active()
-    assert release
-    probe = target.root / "releases" / release / "runtime" / "probe.py"
-    probe.write_text(code)
-    done = target.run(target.command("probe"))
-    found = json.loads(done.stdout)
-    allowed = {"numpy", "onnxruntime", "pymavlink", "h5py", "sim2sky.runtime.inference", "sim2sky.runtime.safety"}
-    assert {name for name, ok in found.items() if ok} == allowed
+    done = target.run([*target.transport.python(), "-c", code])
+    assert set(json.loads(done.stdout)) == allowed
 
 
-def test_every_module_of_the_released_runtime_imports_there(target: LocalTarget, new: Bundle) -> None:
-    target.activate(new)
-    release = target.active()
-    assert release
+def test_every_module_of_the_released_runtime_imports_there(target: ReleaseTarget, root: Path, new: Bundle) -> None:
+    deliver(target, new)
     names = [n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in runtime_files()]
-    probe = target.root / "releases" / release / "runtime" / "probe.py"
-    probe.write_text(f"import importlib\nfor n in {names!r}:\n    importlib.import_module(n)\nprint('all')\n")
-    done = target.run(target.command("probe"))
-    assert done.stdout.strip() == "all", done.stderr
+    assert len(names) > 25
+    code = f"""
+import importlib, sys
+sys.path[:0] = {[str(root / "current" / "sim2sky.pyz"), str(root / "site")]!r}
+print({{"sim2sky.pyz" in importlib.import_module(n).__file__ for n in {names!r}}})
+"""
+    done = target.run([*target.transport.python(), "-c", code])
+    assert done.stdout.strip() == "{True}", done.stderr
 
 
-def test_site_holds_links_to_the_closure_of_four_packages(target: LocalTarget) -> None:
-    target.prepare()
+def test_site_holds_links_to_the_closure_of_four_packages(target: ReleaseTarget, root: Path) -> None:
+    target.transport.prepare()
     names = {d.name.lower() for d in distribution_closure(("numpy", "onnxruntime", "pymavlink", "h5py"))}
     assert {"numpy", "onnxruntime", "pymavlink", "h5py", "lxml", "protobuf"} <= names
     assert not names & {"torch", "jsbsim", "pydantic", "onnx", "scipy"}
-    assert all(p.is_symlink() or p.is_dir() for p in (target.root / "site").iterdir())
-    assert (target.root / "site" / "numpy").is_symlink()
-    before = sorted(p.name for p in target.root.iterdir())
-    target.prepare()
-    assert sorted(p.name for p in target.root.iterdir()) == before
+    assert all(p.is_symlink() or p.is_dir() for p in (root / "site").iterdir())
+    assert (root / "site" / "numpy").is_symlink()
+    before = sorted(p.name for p in root.iterdir())
+    target.transport.prepare()
+    assert sorted(p.name for p in root.iterdir()) == before
 
+
+# Every state, twice: error and SIGKILL --------------------------------------------------------------------------------
 
 KILLER = """
 import os, signal, sys
-from pathlib import Path
 from sim2sky.deployment import install
-root, release, state = Path(sys.argv[1]), *sys.argv[2:4]
+root, release, state = sys.argv[1:4]
 def on_state(now):
     if now == state:
         os.kill(os.getpid(), signal.SIGKILL)
 install.install(root, release, on_state=on_state,
-                check=lambda root, release: install.run_inference_test(root, release, samples=20))
+                check=lambda root, release: install.run_self_test(root, release, samples=20, max_latency_ms=20.0))
 """
 
 
-def _tested(root: Path, release: str) -> dict[str, object]:
-    return installer.run_inference_test(root, release, samples=20)
+def killed_in(root: Path, release: Release, state: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, str(root), release.name, state],
+        env={**os.environ, "PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def installer_ended(target: LocalTarget, release: str, state: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", KILLER, str(target.root), release, state],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def error_in(root: Path, release: Release, state: str) -> None:
+    def fail(now: str) -> None:
+        if now == state:
+            raise TargetError(f"made to fail in {now}")
+
+    def check(root: str, release: str) -> dict[str, object]:
+        return installer.run_self_test(root, release, samples=20, max_latency_ms=20.0)
+
+    with pytest.raises(TargetError, match=f"made to fail in {state}"):
+        installer.install(str(root), release.name, on_state=fail, check=check)
 
 
-@pytest.mark.parametrize("how", ["kill", "error"])
-@pytest.mark.parametrize("state", STATES)
-def test_ended_in_every_state_the_previous_release_flies(
-    target: LocalTarget, old: Bundle, new: Bundle, state: str, how: str
+ENDED = [pytest.param(how, state, id=f"{how.__name__}_{state}") for how in (error_in, killed_in) for state in STATES]
+
+
+@pytest.mark.parametrize(("how", "state"), ENDED)
+def test_ended_in_any_state_a_complete_release_flies(
+    target: ReleaseTarget, root: Path, old: Bundle, new: Bundle, how: Callable[[Path, Release, str], None], state: str
 ) -> None:
-    first = target.activate(old, samples=20)["release"]
-    release = target.stage(new)
-    if how == "kill":
-        done = installer_ended(target, release, state)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    else:
-
-        def fail(now: str) -> None:
-            if now == state:
-                raise TargetError(f"made to fail in {now}")
-
-        with pytest.raises(TargetError, match=f"made to fail in {state}"):
-            installer.install(target.root, release, on_state=fail, check=_tested)
-    assert target.active() == first
-    assert flown(target)["digest"] == old.digest
-    if how == "error":  # cleaned up at once; after a kill, by the next installation
-        assert leftovers(target) == []
-        assert (target.root / "current").readlink().name == first
-        assert not (target.root / "releases" / release).exists()
-    report = target.activate(new, samples=20)
+    """Before commit it is the old one, after it the new one; the next installation finds a clean house either way."""
+    first = deliver(target, old)["release"]
+    release = make_release(new)
+    target.stage(release, now_s=time.time())
+    how(root, release, state)
+    expected = old if state != "cleanup" else new
+    status = target.status()
+    assert status["active"] == (first if expected is old else release.name)
+    assert [p for p in status["problems"] if "the link current" not in p and "install.pyz" not in p] == []
+    assert flown(target)["digest"] == expected.digest
+    if how is error_in:  # cleaned up at once; after a kill, by the next installation
+        assert leftovers(root) == []
+        assert (root / "current").readlink().name == status["active"]
+        assert status["problems"] == []
+        assert (root / "releases" / release.name).exists() == (expected is new)
+    report = target.activate(release, now_s=time.time(), samples=20)
     assert report["previous"] == first
     assert flown(target)["digest"] == new.digest
-    assert leftovers(target) == []
+    assert leftovers(root) == []
 
 
-@pytest.mark.parametrize("state", ["stage", "switch", "commit"])
+@pytest.mark.parametrize("state", ["verify", "activate", "commit"])
 def test_killed_during_the_very_first_installation_nothing_is_active(
-    target: LocalTarget, new: Bundle, state: str
+    target: ReleaseTarget, root: Path, new: Bundle, state: str
 ) -> None:
-    release = target.stage(new)
-    installer_ended(target, release, state)
+    release = make_release(new)
+    target.stage(release, now_s=time.time())
+    killed_in(root, release, state)
     assert target.active() is None
-    with pytest.raises(TargetError, match="nothing is installed"):
-        _run_current(target)
-    assert target.activate(new, samples=20)["previous"] is None
+    done = target.run(target.module(*INFERENCE_TEST))
+    assert done.returncode == 1
+    assert "nothing is installed here" in done.stderr
+    assert target.activate(release, now_s=time.time(), samples=20)["previous"] is None
     assert flown(target)["digest"] == new.digest
 
 
-def _run_current(target: LocalTarget) -> None:
-    done = target.run(target.command("sim2sky.deployment.test_inference", "--bundle", "{release}/bundle"))
-    if done.returncode:
-        raise TargetError(done.stderr.strip())
+UPLOADER = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.deploy_support import local_target, make_release
+from sim2sky.agent.bundle import open_bundle
+target = local_target(Path(sys.argv[1]))
+put, count = target.transport.put_file, 0
+def put_file(local, remote):
+    global count
+    count += 1
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(local, remote)
+target.transport.put_file = put_file
+target.stage(make_release(open_bundle(Path(sys.argv[2]))), now_s=time.time())
+"""
 
 
-def test_killed_while_copying_leaves_no_release(target: LocalTarget, old: Bundle, new: Bundle) -> None:
-    target.activate(old, samples=20)
-    part = target.root / "incoming" / "half.part"
-    part.mkdir()
-    (part / "policy.onnx").write_bytes(b"half")
-    target.activate(new, samples=20)
-    assert leftovers(target) == []
-
-
-def test_killed_test_process_on_the_target_is_a_plain_failure(target: LocalTarget, old: Bundle, new: Bundle) -> None:
-    target.activate(old, samples=20)
-    release = target.stage(new)
-    suicide = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
-    _tamper(target, release, "runtime/sim2sky/deployment/test_inference.py", suicide.encode(), consistent=True)
-    with pytest.raises(TargetError, match="inference test was ended by SIGKILL"):
-        target.finish(_rename_to_content(target, release), new.digest)
+@pytest.mark.parametrize("at", [1, 3, 11])
+def test_killed_while_copying_leaves_the_old_release(
+    target: ReleaseTarget, root: Path, old: Bundle, new: Bundle, at: int
+) -> None:
+    first = deliver(target, old)["release"]
+    done = subprocess.run(
+        [sys.executable, "-c", UPLOADER, str(root), str(new.path), str(at)],
+        env={**os.environ, "PYTHONPATH": f"{SRC}:{SRC.parent}"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert target.status()["active"] == first
     assert flown(target)["digest"] == old.digest
+    deliver(target, new)
+    assert leftovers(root) == []
 
 
-def _tamper(target: LocalTarget, release: str, name: str, data: bytes, *, consistent: bool) -> None:
-    folder = target.root / "incoming" / release
-    (folder / name).write_bytes(data)
-    if consistent:
-        manifest = json.loads((folder / "release.json").read_text())
-        import hashlib
-
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        manifest["release"] = installer.release_name(manifest["bundle_digest"], manifest["files"])
-        (folder / "release.json").write_text(json.dumps(manifest))
+def test_gc_removes_what_a_broken_upload_left(target: ReleaseTarget, root: Path, old: Bundle, new: Bundle) -> None:
+    first = deliver(target, old)["release"]
+    release = make_release(new)
+    target.stage(release, now_s=time.time())
+    (root / "incoming" / "stray").write_bytes(b"x")
+    assert target.gc() == [f"incoming/{release.name}", "incoming/stray"]
+    assert target.gc() == []
+    assert (target.active(), leftovers(root)) == (first, [])
 
 
-def _rename_to_content(target: LocalTarget, release: str) -> str:
-    folder = target.root / "incoming" / release
-    name = json.loads((folder / "release.json").read_text())["release"]
-    folder.rename(folder.with_name(name))
-    return name
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+def _sources_changed(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """Sign a runtime with another source in it: what an unlucky edit would bring to the target."""
+    from sim2sky.deployment import release as module
+
+    real = module.runtime_files
+    monkeypatch.setattr(module, "runtime_files", lambda: {**real(), name: text.encode()})
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("text", "message"),
     [
-        (lambda f: (f / "bundle/policy.onnx").write_bytes(b"x"), "policy.onnx was damaged on the way"),
-        (lambda f: (f / "runtime/sim2sky/errors.py").unlink(), "errors.py did not arrive"),
-        (lambda f: (f / "runtime/sim2sky/extra.py").write_text(""), "extra.py is not in the release's manifest"),
-        (lambda f: (f / "release.json").write_text("{"), "without a readable release.json"),
-        (lambda f: (f / "bundle/link").symlink_to("/etc/passwd"), "bundle/link is not a plain file"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", "inference test was ended by SIGKILL"),
+        ("raise SystemExit(9)\n", r"gave no report \(exit 9\): no output"),
+        ("raise ImportError('libfoo.so.1')\n", "gave no report .*libfoo"),
+        ("print('{}')\n", "inference test failed: no reason given"),
     ],
 )
-def test_damage_on_the_way_is_refused(
-    target: LocalTarget, old: Bundle, new: Bundle, damage: object, message: str
+def test_a_test_process_that_dies_on_the_target_is_a_plain_failure(
+    target: ReleaseTarget,
+    root: Path,
+    old: Bundle,
+    new: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    message: str,
 ) -> None:
-    target.activate(old, samples=20)
-    release = target.stage(new)
-    damage(target.root / "incoming" / release)  # type: ignore[operator]
-    # The damaged release's own code is not trusted with the verdict: this installer judges it.
+    deliver(target, old)
+    _sources_changed(monkeypatch, f"sim2sky/deployment/{Path(inference_module.__file__).name}", text)
     with pytest.raises(TargetError, match=message):
-        installer.install(target.root, release, check=lambda *_: {}, digest=new.digest)
+        deliver(target, new)
     assert flown(target)["digest"] == old.digest
-    assert leftovers(target) == []
+    assert leftovers(root) == []
 
 
-def test_another_bundle_than_asked_for_is_refused(target: LocalTarget, old: Bundle, new: Bundle) -> None:
-    release = target.stage(new)
-    with pytest.raises(TargetError, match=f"expected {old.digest[:12]}"):
-        target.finish(release, old.digest)
+def test_a_test_that_hangs_is_ended(
+    target: ReleaseTarget, root: Path, new: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sources_changed(monkeypatch, "sim2sky/deployment/test_inference.py", "import time\ntime.sleep(60)\n")
+    release = make_release(new)
+    target.stage(release, now_s=time.time())
+
+    def check(where: str, name: str) -> dict[str, object]:
+        return installer.run_self_test(where, name, samples=20, max_latency_ms=20.0, timeout_s=1.0)
+
+    with pytest.raises(TargetError, match="did not end within 1 s"):
+        installer.install(str(root), release.name, check=check)
     assert target.active() is None
 
 
@@ -274,100 +346,209 @@ def _wrong(kind: str) -> Network:
 
 @pytest.mark.parametrize("kind", ["normaliser dropped", "channels swapped", "clip removed"])
 def test_a_broken_export_is_refused_by_the_golden_replay_on_the_target(
-    target: LocalTarget, old: Bundle, tmp_path: Path, kind: str
+    target: ReleaseTarget, old: Bundle, tmp_path: Path, kind: str
 ) -> None:
-    target.activate(old, samples=20)
+    deliver(target, old)
     broken = make_bundle(tmp_path / "broken", seed=2, exported=_wrong(kind))
     with pytest.raises(TargetError, match="golden vectors differ by"):
-        target.activate(broken)
+        deliver(target, broken)
     assert flown(target)["digest"] == old.digest
 
 
-def test_a_policy_that_cannot_be_loaded_is_refused(target: LocalTarget, tmp_path: Path) -> None:
+def test_a_policy_that_cannot_be_loaded_is_refused(target: ReleaseTarget, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="cannot load"):
-        target.activate(make_bundle(tmp_path / "b", onnx=b"no onnx at all"))
+        deliver(target, make_bundle(tmp_path / "b", onnx=b"no onnx at all"))
     assert target.active() is None
 
 
-def test_a_recorded_tolerance_lets_a_quantised_policy_pass(target: LocalTarget, tmp_path: Path) -> None:
+def test_a_policy_that_is_too_slow_there_is_refused(target: ReleaseTarget, new: Bundle) -> None:
+    release = make_release(new)
+    target.stage(release, now_s=time.time())
+    with pytest.raises(TargetError, match=r"mean latency .* ms is not below 1e-06 ms"):
+        target.finish(release, samples=20, max_latency_ms=1e-6)
+    assert target.active() is None
+
+
+def test_a_recorded_tolerance_lets_a_quantised_policy_pass(target: ReleaseTarget, tmp_path: Path) -> None:
     rough = network(0)
     dense = rough.layers[0]
     assert isinstance(dense, Dense)
     rounded = Dense(np.round(dense.weight, 2), dense.bias)
     net = Network(rough.inputs, (rounded, *rough.layers[1:]))
     with pytest.raises(TargetError, match="golden"):
-        target.activate(make_bundle(tmp_path / "strict", exported=net))
+        deliver(target, make_bundle(tmp_path / "strict", exported=net))
     bundle = make_bundle(tmp_path / "loose", exported=net, provenance={"golden_tolerance": 0.1})
-    report = target.activate(bundle)
-    assert 1e-5 < report["golden_max_error"] < 0.1
+    error = deliver(target, bundle)["golden_max_error"]
+    assert isinstance(error, float)
+    assert 1e-5 < error < 0.1
 
 
-def test_two_installations_at_once_are_refused(target: LocalTarget, new: Bundle) -> None:
-    release = target.stage(new)
-    with (target.root / "install.lock").open("a") as lock:
+def test_two_installations_at_once_are_refused(target: ReleaseTarget, root: Path, new: Bundle) -> None:
+    release = make_release(new)
+    target.stage(release, now_s=time.time())
+    with (root / "install.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(TargetError, match="another installation is running"):
-            target.finish(release, new.digest)
-    assert target.finish(release, new.digest)["digest"] == new.digest
+        for change in (lambda: target.finish(release), target.rollback, target.gc, lambda: target.trust("x")):
+            with pytest.raises(TargetError, match="another installation is running"):
+                change()
+        assert target.status()["active"] is None  # reading needs no lock
+    assert target.finish(release, samples=20)["digest"] == new.digest
 
 
-def test_old_releases_are_pruned_but_never_the_previous_one(target: LocalTarget, tmp_path: Path) -> None:
-    releases = [target.activate(make_bundle(tmp_path / str(i), seed=i), samples=20)["release"] for i in range(5)]
-    kept = {p.name for p in (target.root / "releases").iterdir()}
-    assert len(kept) == installer.KEEP
-    assert set(releases[-2:]) <= kept
+# Current, previous, nothing else --------------------------------------------------------------------------------------
 
 
-def test_a_damaged_journal_is_a_plain_error(target: LocalTarget, new: Bundle) -> None:
-    target.activate(new, samples=20)
-    (target.root / "install.json").write_text("{")
-    with pytest.raises(TargetError, match=r"install\.json is damaged"):
-        target.activate(new)
+def test_current_and_previous_are_kept_and_nothing_else(target: ReleaseTarget, root: Path, tmp_path: Path) -> None:
+    names = [deliver(target, make_bundle(tmp_path / str(i), seed=i))["release"] for i in range(4)]
+    assert {p.name for p in (root / "releases").iterdir()} == set(names[-2:])
+    assert {p.name for p in (root / "python").iterdir()} == set(names[-2:])
 
 
-def test_a_folder_that_holds_something_else_is_not_taken(tmp_path: Path, new: Bundle) -> None:
-    (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(TargetError, match="is no target: it holds"):
-        LocalTarget(tmp_path).activate(new)
-    assert [p.name for p in tmp_path.iterdir() if p.name not in ("new", "thesis.txt")] == []
+def test_rollback_goes_back_and_forth_and_never_lowers_the_highest_version(
+    target: ReleaseTarget, root: Path, old: Bundle, new: Bundle
+) -> None:
+    first, second = deliver(target, old)["release"], deliver(target, new)["release"]
+    highest = target.highest_version()
+    assert target.rollback() == {"release": first, "left": second}
+    assert flown(target)["digest"] == old.digest
+    assert (root / "current").readlink().name == first
+    assert target.highest_version() == highest
+    assert target.rollback() == {"release": second, "left": first}
+    assert flown(target)["digest"] == new.digest
+    assert leftovers(root) == []
+
+
+def test_rollback_without_a_previous_release(target: ReleaseTarget, old: Bundle) -> None:
+    with pytest.raises(TargetError, match="nothing is installed"):
+        target.rollback()
+    first = deliver(target, old)["release"]
+    with pytest.raises(TargetError, match="no previous release to go back to"):
+        target.rollback()
+    assert target.active() == first
+
+
+def test_rollback_to_a_damaged_release_is_refused(target: ReleaseTarget, root: Path, old: Bundle, new: Bundle) -> None:
+    first, second = deliver(target, old)["release"], deliver(target, new)["release"]
+    (root / "releases" / str(first) / "bundle" / "golden.npz").write_bytes(b"x")
+    with pytest.raises(TargetError, match=rf"previous release {first} cannot be used: bundle/golden\.npz has 1 bytes"):
+        target.rollback()
+    assert target.active() == second
+
+
+def test_a_refused_release_is_left_for_the_one_before_it(target: ReleaseTarget, old: Bundle, new: Bundle) -> None:
+    first = deliver(target, old)["release"]
+    deliver(target, new)
+    assert target.revert() == first
+    assert flown(target)["digest"] == old.digest
+    with pytest.raises(TargetError, match="no previous release"):
+        target.rollback()  # what was refused does not come back
+    assert target.revert() is None
+    assert target.active() is None
+
+
+def test_the_installer_of_the_active_release_judges_the_next_one(
+    target: ReleaseTarget, root: Path, old: Bundle, new: Bundle
+) -> None:
+    deliver(target, old)
+    (root / "install.pyz").write_bytes((root / "install.pyz").read_bytes() + b" ")
+    assert target.status()["problems"] == ["install.pyz differs from the active release's"]
+    deliver(target, new)
+    assert target.status()["problems"] == []
+    assert (root / "install.pyz").read_bytes() == (root / "current" / "install.pyz").read_bytes()
+
+
+# Status ---------------------------------------------------------------------------------------------------------------
+
+
+def test_status_finds_one_changed_byte_in_any_file(target: ReleaseTarget, root: Path, new: Bundle) -> None:
+    deliver(target, new)
+    files = [p for p in sorted((root / "current").resolve().rglob("*")) if p.is_file()]
+    assert len(files) == 11
+    for path in files:
+        data = path.read_bytes()
+        for position in (0, len(data) // 2, len(data) - 1):
+            flipped = bytearray(data)
+            flipped[position] ^= 1
+            path.write_bytes(flipped)
+            (problem, *_) = installer.status(str(root))["problems"]
+            expected = r"release\.json|signed with key" if path.name == "release.sig" else path.name
+            assert expected in problem or path.name == "release.sig", (path, problem)
+        path.write_bytes(data)
+    assert target.status()["problems"] == []
+
+
+def test_status_of_nothing_and_of_a_damaged_journal(target: ReleaseTarget, root: Path, new: Bundle) -> None:
+    with pytest.raises(TargetError, match="nothing is installed") as caught:
+        target.status()
+    assert caught.value.exit_code == 2
+    deliver(target, new)
+    (root / "install.json").write_text("{")
+    for ask in (target.status, target.active, target.rollback, lambda: deliver(target, new)):
+        with pytest.raises(TargetError, match=r"install\.json is damaged"):
+            ask()
+
+
+def test_status_says_what_was_signed_by_whom(target: ReleaseTarget, new: Bundle) -> None:
+    release = make_release(new)
+    target.activate(release, now_s=time.time(), samples=20)
+    status = target.status()
+    assert status["bundle_digest"] == new.digest
+    assert status["contract_hash"] == new.contract.hash
+    assert status["golden_hash"] == new.files["golden.npz"]["sha256"]
+    assert (status["agent"], status["profile"], status["expired"]) == ("new", "local", False)
+    assert status["version"] == status["highest_version"] == release.manifest["version"]
+    assert status["signed_by"] == f"{release.manifest['key'][:16]} (tests)"
+    assert status["python"] == sys.executable
+
+
+# The folder -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_below_a_file_is_a_plain_error(tmp_path: Path, new: Bundle) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(TargetError, match="Not a directory"):
-        LocalTarget(tmp_path / "file" / "target").activate(new)
+        deliver(local_target(tmp_path / "file" / "target"), new)
 
 
 LIMITED = """
-import os, resource, sys
+import os, resource, sys, time
 from pathlib import Path
+import packaging.requirements  # while everything can be read
+from tests.deploy_support import local_target, make_release
 from sim2sky.agent.bundle import open_bundle
-from sim2sky.deployment.targets import LocalTarget
 from sim2sky.errors import TargetError
-bundle, root, uid, size = open_bundle(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+bundle, root, uid, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+release = make_release(open_bundle(bundle))
 if size:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 if uid:
     os.seteuid(uid)
 try:
-    LocalTarget(root).activate(bundle)
+    local_target(root).activate(release, now_s=time.time())
 except TargetError as error:
     print(error)
 """
 
 
-def test_a_full_disk_leaves_no_half_release(target: LocalTarget, old: Bundle, new: Bundle) -> None:
-    """The file size limit makes the kernel refuse a write in the middle of the copy, as a full disk does."""
-    target.activate(old, samples=20)
+def limited(bundle: Bundle, root: Path, *, uid: int = 0, size: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(new.path), str(target.root), "0", "9000"],
-        env={**os.environ, "PYTHONPATH": str(SRC), "TMPDIR": "/tmp"},
-        capture_output=True, text=True, check=True,
+        [sys.executable, "-c", LIMITED, str(bundle.path), str(root), str(uid), str(size)],
+        env={**os.environ, "PYTHONPATH": f"{SRC}:{SRC.parent}", "TMPDIR": "/tmp"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "File too large" in done.stdout, done
-    assert "free some space" in done.stdout
-    assert leftovers(target) == []
-    assert flown(target)["digest"] == old.digest
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_full_disk_leaves_no_half_release(target: ReleaseTarget, root: Path, old: Bundle, new: Bundle) -> None:
+    """The file size limit makes the kernel refuse a write in the middle of the copy, as a full disk does."""
+    first = deliver(target, old)["release"]
+    said = limited(new, root, size=9000)
+    assert "File too large" in said
+    assert "free some space" in said
+    assert (target.active(), flown(target)["digest"]) == (first, old.digest)
+    target.gc()
+    assert leftovers(root) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user, to whom the folder is read-only")
@@ -376,34 +557,16 @@ def test_a_read_only_target_is_a_plain_error(tmp_path: Path, new: Bundle) -> Non
     root.mkdir(mode=0o755)
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(new.path), str(root), "65534", "0"],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "Permission denied" in done.stdout, done
+    assert "Permission denied" in limited(new, root, uid=65534)
     assert list(root.iterdir()) == []
 
 
-def test_put_and_get_are_complete_or_not_at_all(target: LocalTarget, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    (source / "deep").mkdir(parents=True)
-    (source / "deep" / "file").write_bytes(b"abc")
-    target.prepare()
-    target.put(source, "incoming/x")
-    target.get("incoming/x/deep/file", tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == b"abc"
-    with pytest.raises(TargetError, match="No such file"):
-        target.get("incoming/none", tmp_path / "missing")
-    assert not (tmp_path / "missing").exists()
-
-
-def test_a_command_that_hangs_or_dies_is_a_plain_error(target: LocalTarget) -> None:
-    target.prepare()
-    with pytest.raises(TargetError, match="did not end within"):
-        target.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.3)
-    with pytest.raises(TargetError, match="ended by SIGSEGV"):
-        target.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"])
+def test_a_temporary_target_is_as_good_as_any(new: Bundle, tmp_path: Path) -> None:
+    target = temporary_target(new, tmp_path)
+    assert test_on_target(target, samples=20)["digest"] == new.digest
+    shutil.rmtree(Path(target.transport.root) / "releases")
+    with pytest.raises(TargetError, match="there is no release"):
+        test_on_target(target, samples=20)
 
 
 @pytest.mark.parametrize("text", ["ssh://pi@10.0.0.2", "jetson@192.168.1.100", "serial:/dev/ttyACM0"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from sim2sky.config.loader import dump_yaml
 from sim2sky.config.safety import resolve_safety
 from sim2sky.deployment.bundling import NAME, export_bundle, require_profile
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
-from sim2sky.deployment.local_target import runtime_files
+from sim2sky.deployment.keys import DEFAULT_KEY, KeyRing
 from sim2sky.deployment.pipeline_state import PipelineState, content_hash
-from sim2sky.deployment.targets import Target, open_target, test_on_target
+from sim2sky.deployment.release import Release
+from sim2sky.deployment.signing import find_signer, signed_release
+from sim2sky.deployment.target import ReleaseTarget
+from sim2sky.deployment.targets import open_target, test_on_target
 from sim2sky.errors import AgentError, BundleError, ConfigError, MissingExtraError, Sim2SkyError
 from sim2sky.validation.checks import ProgressHook, ValidationResult
 from sim2sky.validation.deployment_validator import CHECKS, DeploymentValidator, overall, report_json, report_text
@@ -76,6 +80,8 @@ def deploy(
         raise ConfigError(f"agent name {plan.name!r} is not made of letters, digits, '.', '_' and '-'")
     target = open_target(plan.target_name)
     require_profile(plan.settings.target.platform, plan.settings.model_export.opset_version)
+    if plan.key != DEFAULT_KEY:
+        KeyRing().load(plan.key)  # a wrong name is said now, not after the campaign
     state = PipelineState(plan.output)
     with state.locked():
         for line in (
@@ -95,7 +101,7 @@ class _Run:
     def __init__(
         self,
         plan: DeployPlan,
-        target: Target,
+        target: ReleaseTarget,
         state: PipelineState,
         say: Callable[[str], None],
         progress: ProgressHook | None,
@@ -275,17 +281,23 @@ class _Run:
 
     # Steps 4 and 5 ---------------------------------------------------------------------------------------------------
 
-    def copy(self, bundle: Bundle) -> str | None:
-        """Name of the staged release; None where it is installed already."""
+    def copy(self, bundle: Bundle) -> Release | None:
+        """The staged release; None where it is installed already."""
         known = self.known("install", content_hash(bundle.digest, self.target.name, _code()))
-        if known is not None and self.target.active() == known["release"]:
+        active = self.target.active()
+        if known is not None and active is not None and active == known["release"]:
             self.note(f"release {known['release']} is there already")
             return None
-        release = self.target.stage(bundle)
-        self.note(f"release {release} copied to {self.target.name}")
+        key, out = find_signer(self.plan.key, self.note), self.plan.output / "release"
+        above = self.target.highest_version()
+        release = signed_release(bundle, out, key, now_s=time.time(), above=above, fresh=self.plan.fresh)
+        self.wrote(out)
+        for sentence in self.target.stage(release, now_s=time.time()):
+            self.note(sentence)
+        self.note(f"release {release.name}, signed with key {key.id}, copied to {self.target.name}")
         return release
 
-    def install(self, bundle: Bundle, release: str | None) -> None:
+    def install(self, bundle: Bundle, release: Release | None) -> None:
         key = content_hash(bundle.digest, self.target.name, _code())
         if release is None:
             try:
@@ -295,11 +307,11 @@ class _Run:
                 raise
             report["release"] = self.target.active()
         else:
-            report = self.target.finish(release, bundle.digest, samples=self.validation.latency_samples)
+            report = self.target.finish(release, samples=self.validation.latency_samples)
             self.state.record("install", key, report)
-            self.wrote(
-                self.plan.output / "target" if not self.plan.target else Path(self.target.name.partition(":")[2])
-            )
+            kind, _, where = self.target.name.partition(":")
+            if kind == "local":
+                self.wrote(Path(where))
         latency = report["latency"]
         self.note(
             f"{report['golden_vectors']} golden vectors, largest error {report['golden_max_error']:.1e}; "
@@ -368,7 +380,7 @@ def _bytes_of(path: Path, what: str) -> bytes:
 def _code() -> str:
     """Hash of this package's source: another version does its steps again."""
     package = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256(repr(sorted(runtime_files())).encode())
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         if path.suffix in (".py", ".xml"):
             digest.update(path.relative_to(package).as_posix().encode())

@@ -8,6 +8,7 @@ from typing import Any
 
 from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.validation import ValidationSettings
+from sim2sky.deployment.keys import DEFAULT_KEY
 from sim2sky.validation.checks import ValidationResult
 from sim2sky.validation.statistics import Outcome
 
@@ -27,6 +28,7 @@ class DeployPlan:
         vecnormalize, contract: files beside the zip are found by themselves.
         cluster: `dask://host:port` for the simulation campaign.
         fresh: do every step again.
+        key: name of the key that signs; the default one is made when it is first needed.
     """
 
     name: str
@@ -39,6 +41,7 @@ class DeployPlan:
     contract: Path | None = None
     cluster: str | None = None
     fresh: bool = False
+    key: str = DEFAULT_KEY
 
     @property
     def target_name(self) -> str:

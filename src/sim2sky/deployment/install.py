@@ -1,16 +1,12 @@
-"""Installs a release; runs ON the target. Standard library only.
+"""Installs, checks and goes back on the target; runs THERE, standard library only, Python 3.6.
 
-States: verify -> stage -> test -> switch -> confirm -> commit. Permanent only at commit: an error, a kill or a power
-cut before it leaves the previous release in charge (`launch.py` reads the journal written here), and the next
-installation removes what was left behind. The order of work follows Mender and RAUC.
+States: download -> verify -> selftest -> activate -> commit, then cleanup, always. Permanent only at commit, which is
+the rename of one file: an error, a kill or a power cut before it leaves the previous release in charge, and whatever
+runs next removes what was left behind. The order of work follows Mender and RAUC.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import re
@@ -18,233 +14,109 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
-from pathlib import Path
-from typing import Any
+import time
+from typing import Any, Callable, Dict, List, Optional
 
+from sim2sky.deployment.launch import interpreter, resolve, start
+from sim2sky.deployment.release_check import (
+    check_arrived,
+    check_files,
+    read_manifest,
+    read_plain,
+    verify_release,
+)
+from sim2sky.deployment.target_state import TargetState, plain_errors, sync_folder, write_file
 from sim2sky.errors import Sim2SkyError, TargetError
 
-__all__ = ["STATES", "active_release", "install", "recover", "revert", "verify_release"]
+__all__ = ["STATES", "go_back", "install", "main", "recover", "run_self_test", "status"]
 
-STATES = ("verify", "stage", "test", "switch", "confirm", "commit")
-KEEP = 3  # releases kept for going back by hand
+STATES = ("download", "verify", "selftest", "activate", "commit", "cleanup")
 TEST_TIMEOUT_S = 120.0
-_NAME = re.compile(r"[0-9a-f]{8,64}(-[0-9a-f]{8,64})?")
-
-Hook = Callable[[str], None]
-Check = Callable[[Path, str], dict[str, Any]]
+_NAME = re.compile(r"[0-9a-f]{16}-[1-9][0-9]{0,15}")
 
 
 def _ignore(_: str) -> None:
     """The default hook: nobody listens."""
 
 
-@contextlib.contextmanager
-def _plain_errors(root: Path) -> Generator[None, None, None]:
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or root
-        raise TargetError(
-            f"{where}: {error.strerror or error}",
-            hint="check that the target's folder is writable and its disk not full",
-        ) from error
-
-
-@contextlib.contextmanager
-def _lock(root: Path) -> Generator[None, None, None]:
-    """One installation at a time; the kernel releases the lock when its owner dies."""
-    with (root / "install.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TargetError(f"{root}: another installation is running", hint="wait until it has ended") from error
-        yield
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_journal(root: Path, *, state: str, release: str, previous: str | None) -> None:
-    temporary = root / ".install.json.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"schema": 1, "state": state, "release": release, "previous": previous}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(root / "install.json")
-    _sync(root)
-
-
-def _read_journal(root: Path) -> dict[str, Any] | None:
-    try:
-        text = (root / "install.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        journal = json.loads(text)
-        return {k: journal[k] for k in ("state", "release", "previous")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(
-            f"{root / 'install.json'} is damaged: {error!r}", hint="move the folder away and install again"
-        ) from error
-
-
-def active_release(root: Path) -> str | None:
-    """Name of the committed release, None where nothing is installed.
-
-    Raises:
-        TargetError: the journal is damaged.
-    """
-    journal = _read_journal(root)
-    if journal is None:
-        return None
-    return journal["release"] if journal["state"] == "committed" else journal["previous"]
-
-
-def _point_current(root: Path, release: str | None) -> None:
-    link = root / "current"
-    if release is None:
-        link.unlink(missing_ok=True)
-    else:
-        temporary = root / ".current.tmp"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(Path("releases") / release)
-        temporary.replace(link)
-    _sync(root)
-
-
-def recover(root: Path, *, keep_incoming: str = "") -> str | None:
-    """Undo an installation that did not reach its commit; remove half-written folders.
-
-    Args:
-        root: the target's folder.
-        keep_incoming: the release about to be installed.
+def recover(state: TargetState, *, keep_incoming: str = "") -> "Optional[str]":
+    """Undo an installation that did not reach its commit; remove what is neither active nor previous.
 
     Returns:
         The name of the release that was undone, if any.
 
     Raises:
-        TargetError: the folder cannot be written, or the journal is damaged.
+        TargetError: the journal is damaged.
     """
-    with _plain_errors(root):
-        journal = _read_journal(root)
-        active = active_release(root)
-        undone = None
-        if journal is not None and journal["state"] not in ("committed", "rolled back"):
-            undone = journal["release"]
-            _write_journal(root, state="rolled back", release=undone, previous=active)
-        if journal is not None and (undone is not None or _current(root) != active):
-            _point_current(root, active)
-        releases = root / "releases"
-        if undone is not None and undone != active:
-            shutil.rmtree(releases / undone, ignore_errors=True)
-        for folder in (root / "incoming", releases):
-            for entry in folder.iterdir() if folder.is_dir() else ():
-                half_written = folder.name == "incoming" or entry.name.startswith(".")
-                if half_written and entry.name != keep_incoming:
-                    shutil.rmtree(entry, ignore_errors=True)
+    journal = state.journal()
+    active, undone = journal["active"], journal["installing"]
+    if state.current() != active:
+        state.point_current(active)
+    if undone is not None:
+        state.write_journal(active, journal["previous"])
+    state.clean(keep_incoming=keep_incoming)
+    if active is not None:  # the installer that judges the next release is that of the active one
+        with contextlib.suppress(OSError, TargetError):
+            tool = read_plain(os.path.join(state.release(active), "install.pyz"), limit=1 << 22)
+            path = os.path.join(state.root, "install.pyz")
+            if not os.path.isfile(path) or read_plain(path, limit=1 << 22) != tool:
+                write_file(path, tool)
     return undone
 
 
-def _current(root: Path) -> str | None:
-    link = root / "current"
-    return link.readlink().name if link.is_symlink() else None
-
-
-def verify_release(folder: Path, *, digest: str | None = None) -> dict[str, Any]:
-    """Compare every file of a release with its manifest.
-
-    Args:
-        folder: holds `release.json`, `bundle/` and `runtime/`.
-        digest: what the bundle's digest must be, where the caller knows.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        TargetError: manifest unreadable; a file missing, superfluous, a link, or of another content.
-    """
-    try:
-        manifest = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-        files: dict[str, dict[str, Any]] = manifest["files"]
-        name, bundle_digest = manifest["release"], manifest["bundle_digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{folder.name}: the release arrived without a readable release.json: {error}") from error
-    if digest is not None and bundle_digest != digest:
-        raise TargetError(f"{folder.name}: holds bundle {bundle_digest[:12]}, expected {digest[:12]}")
-    if name != folder.name.removesuffix(".part"):
-        raise TargetError(f"{folder.name}: its manifest says it is release {name}")
-    present: set[str] = set()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise TargetError(f"{folder.name}: {relative} is not a plain file")
-        if path.is_file():
-            present.add(relative)
-    present.discard("release.json")
-    if missing := sorted(set(files) - present):
-        raise TargetError(f"{folder.name}: {missing[0]} did not arrive")
-    if extra := sorted(present - set(files)):
-        raise TargetError(f"{folder.name}: {extra[0]} is not in the release's manifest")
-    for relative, entry in files.items():
-        data = (folder / relative).read_bytes()
-        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise TargetError(f"{folder.name}: {relative} was damaged on the way (sha256)", hint="deploy again")
-    if release_name(bundle_digest, files) != name:
-        raise TargetError(f"{folder.name}: its name does not fit its content")
-    return manifest
-
-
-def release_name(bundle_digest: str, files: dict[str, dict[str, Any]]) -> str:
-    """Name of a release: the bundle's digest and a hash of all files, shortened."""
-    canonical = json.dumps(files, sort_keys=True, separators=(",", ":")).encode()
-    return f"{bundle_digest[:16]}-{hashlib.sha256(canonical).hexdigest()[:8]}"
-
-
-def run_inference_test(root: Path, release: str, *, samples: int, timeout_s: float = TEST_TIMEOUT_S) -> dict[str, Any]:
+def run_self_test(
+    root: str, release: str, *, samples: int, max_latency_ms: float, timeout_s: float = TEST_TIMEOUT_S
+) -> "Dict[str, Any]":
     """Replay the golden vectors and measure latency in a process of its own, so that a crash is only a failure.
 
     Raises:
         TargetError: the test failed, crashed or hung; the reason is the test's own.
     """
-    command = [sys.executable, "-I", "-S", "-B", str(root / "launch.py"), release, "sim2sky.deployment.test_inference"]
-    command += ["--bundle", "{release}/bundle", "--samples", str(samples)]
+    command = [*interpreter(root, release), os.path.join(root, "install.pyz"), "run", "--root", root, release]
+    command += ["sim2sky.deployment.test_inference", "--bundle", "{release}/bundle", "--samples", str(samples)]
+    command += ["--max-latency-ms", repr(max_latency_ms)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise TargetError(f"the inference test did not end within {timeout_s:.0f} s") from error
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TargetError(f"the inference test did not end within {timeout_s:.0f} s") from None
     if done.returncode < 0:
         raise TargetError(f"the inference test was ended by {signal.Signals(-done.returncode).name}")
     try:
         report = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        said = done.stderr.strip().splitlines() or ["no output"]
+        reason = next((line for line in said if line.startswith("error: ")), said[-1])
         raise TargetError(f"the inference test gave no report (exit {done.returncode}): {reason}") from None
     if not report.get("passed"):
-        raise TargetError(f"inference test failed: {report.get('reason', 'no reason given')}")
+        raise TargetError("inference test failed: {}".format(report.get("reason", "no reason given")))
     return report
 
 
 def install(
-    root: Path,
+    root: str,
     release: str,
     *,
-    check: Check,
-    digest: str | None = None,
-    on_state: Hook = _ignore,
-) -> dict[str, Any]:
+    check: "Callable[[str, str], Dict[str, Any]]",
+    python: "Optional[str]" = None,
+    now_s: "Optional[float]" = None,
+    on_state: "Callable[[str], None]" = _ignore,
+) -> "Dict[str, Any]":
     """Install `incoming/RELEASE`.
 
     Args:
         root: the target's folder.
-        release: its name, as `release_name` gives it.
+        release: its name.
         check: replays the golden vectors and measures latency: (root, release) -> report; raises where it fails.
-        digest: the bundle's digest, where the caller knows it.
+        python: the interpreter that the release is tested with and started by from now on.
+        now_s: unix time; the clock's by default.
         on_state: told every state before it begins.
 
     Returns:
@@ -255,109 +127,235 @@ def install(
     """
     if not _NAME.fullmatch(release):
         raise TargetError(f"{release!r} is not the name of a release")
-    incoming, final = root / "incoming" / release, root / "releases" / release
-    with _plain_errors(root), _lock(root):
-        recover(root, keep_incoming=release)
-        previous = active_release(root)
+    state = TargetState(root)
+    with plain_errors(root), state.locked():
+        recover(state, keep_incoming=release)
+        before = state.journal()
+        active, kept = before["active"], before["previous"]
+        previous = kept if active == release else active
         try:
+            on_state("download")
+            state.write_journal(active, kept, release, "download")
+            folder = _arrived(state, release)
+            manifest = read_manifest(folder, state.trust(), now_s=time.time() if now_s is None else now_s)
+            if manifest["release"] != release:
+                raise TargetError("{} holds release {}".format(release, manifest["release"]), hint="deploy again")
+            state.check_version(manifest)
+            check_arrived(folder, manifest)
             on_state("verify")
-            if final.is_dir() and _intact(final, digest):
-                shutil.rmtree(incoming, ignore_errors=True)
-            else:
-                verify_release(incoming, digest=digest)
-            on_state("stage")
-            _write_journal(root, state="stage", release=release, previous=previous)
-            if incoming.is_dir():
-                final.parent.mkdir(exist_ok=True)
-                if final.exists():  # damaged: neither intact nor of use
-                    final.rename(final.with_name(f".{release}"))
-                incoming.rename(final)
-                _sync(final.parent)
-            on_state("test")
+            state.write_journal(active, kept, release, "verify")
+            check_files(folder, manifest)
+            state.record_version(manifest)
+            _move_in(state, folder, release)
+            on_state("selftest")
+            state.write_journal(active, kept, release, "selftest")
+            write_file(os.path.join(state.root, "python", release), ((python or sys.executable) + "\n").encode())
             report = check(root, release)
-            on_state("switch")
-            _write_journal(root, state="switch", release=release, previous=previous)
-            _point_current(root, release)
-            on_state("confirm")
-            verify_release((root / "current").resolve(), digest=digest)
+            on_state("activate")
+            state.write_journal(active, kept, release, "activate")
+            state.point_current(release)
             on_state("commit")
-            _write_journal(root, state="committed", release=release, previous=previous)
-        except BaseException:
-            recover(root)
-            raise
-        _prune(root, {release, previous or release})
-    return {**report, "release": release, "previous": previous}
+            verify_release(os.path.realpath(os.path.join(state.root, "current")), state.trust())
+            state.write_journal(release, previous)
+        finally:
+            try:
+                on_state("cleanup")
+            finally:
+                recover(state)
+    return dict(report, release=release, previous=previous)
 
 
-def _intact(folder: Path, digest: str | None) -> bool:
-    try:
-        verify_release(folder, digest=digest)
-    except TargetError:
-        return False
-    return True
+def _arrived(state: TargetState, release: str) -> str:
+    """Where the release lies: among the installed ones if it is there already and intact."""
+    installed = state.release(release)
+    if os.path.isdir(installed):
+        try:
+            verify_release(installed, state.trust())
+        except (TargetError, OSError):
+            pass
+        else:
+            return installed
+    folder = os.path.join(state.incoming, release)
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        raise TargetError(f"release {release} was not copied", hint="deploy again")
+    return folder
 
 
-def _prune(root: Path, keep: set[str]) -> None:
-    """Remove all but the newest releases; failing to is no failure of the installation."""
-    with contextlib.suppress(OSError):
-        folders = sorted((root / "releases").iterdir(), key=lambda p: p.stat().st_mtime, reverse=True)
-        for folder in [f for f in folders if f.name not in keep][max(KEEP - len(keep), 0) :]:
-            shutil.rmtree(folder, ignore_errors=True)
+def _move_in(state: TargetState, folder: str, release: str) -> None:
+    final = state.release(release)
+    if folder == final:
+        return
+    for parent, folders, files in os.walk(folder):
+        for name in folders:
+            os.chmod(os.path.join(parent, name), 0o755)
+        for name in files:
+            os.chmod(os.path.join(parent, name), 0o755 if name == "fly" and parent == folder else 0o644)
+        sync_folder(parent)
+    os.chmod(folder, 0o755)
+    if os.path.isdir(final):  # damaged: of no use to anyone
+        aside = os.path.join(state.releases, ".damaged-" + release)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(final, aside)
+    os.rename(folder, final)
+    sync_folder(state.releases)
+    sync_folder(state.incoming)
 
 
-def revert(root: Path) -> str | None:
-    """Go back from the committed release to the one before it, because a later test refused it.
+def go_back(root: str, *, refused: bool) -> "Dict[str, Any]":
+    """Make the previous release active again, after it was verified.
+
+    Args:
+        root: the target's folder.
+        refused: a later test refused the active release: forget it, and be content with nothing where there was no
+            release before. Otherwise a user goes back, and may come forward again.
 
     Returns:
-        The release that is active now; None where there was none before.
+        `release`: what is active now; `left`: what was.
 
     Raises:
-        TargetError: the folder cannot be written, or the journal is damaged.
+        TargetError: there is nothing to go back to, or it is not intact; the active release stays.
     """
-    with _plain_errors(root), _lock(root):
-        journal = _read_journal(root)
-        if journal is None or journal["state"] != "committed":
-            return active_release(root)
-        previous, refused = journal["previous"], journal["release"]
-        if previous is not None and not (root / "releases" / previous).is_dir():
-            previous = None
-        if previous is None:
-            _write_journal(root, state="rolled back", release=refused, previous=None)
-        else:
-            _write_journal(root, state="committed", release=previous, previous=None)
-        _point_current(root, previous)
-        return previous
+    state = TargetState(root)
+    with plain_errors(root), state.locked():
+        recover(state)
+        journal = state.journal()
+        active, previous = journal["active"], journal["previous"]
+        if active is None:
+            raise TargetError(f"{root}: nothing is installed here", hint="sim2sky deploy NAME MODEL TARGET")
+        if previous is None and not refused:
+            raise TargetError(f"{root}: there is no previous release to go back to")
+        if previous is not None:
+            try:
+                verify_release(state.release(previous), state.trust())
+            except (TargetError, OSError) as error:
+                if not refused:
+                    reason = error.message if isinstance(error, TargetError) else str(error)
+                    raise TargetError(f"the previous release {previous} cannot be used: {reason}") from None
+                previous = None
+        state.write_journal(previous, None if refused else active)
+        recover(state)
+    return {"release": previous, "left": active}
 
 
-def main(argv: list[str]) -> int:
-    """Command line on the target: one JSON object a line, `{"state": ...}` and at the end a result or an error."""
-    parser = argparse.ArgumentParser(prog="install")
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--release", default="")
-    parser.add_argument("--digest", default=None)
-    parser.add_argument("--revert", action="store_true")
-    parser.add_argument("--samples", type=int, default=300)
-    options = parser.parse_args(argv)
+def status(root: str, *, now_s: "Optional[float]" = None) -> "Dict[str, Any]":
+    """What is installed, re-hashed: every file of the current release is read.
 
-    def say(record: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(record) + "\n")
-        sys.stdout.flush()
+    Returns:
+        `active`, `previous`, manifest facts of the active release, keys, `problems` (empty where all is well).
 
-    try:
-        if options.revert:
-            say({"result": {"release": revert(options.root)}})
-            return 0
-        result = install(
-            options.root,
+    Raises:
+        TargetError: the journal or the trust store is damaged.
+    """
+    state = TargetState(root)
+    now_s = time.time() if now_s is None else now_s
+    with plain_errors(root):
+        journal, trust = state.journal(), state.trust()
+        report: "Dict[str, Any]" = dict(journal, highest_version=state.highest_seen()["version"])
+        report["trusted_keys"] = [trust.name_of(key) for key in sorted(trust.keys) if key not in trust.revoked]
+        report["revoked_keys"] = [trust.name_of(key) for key in sorted(trust.revoked)]
+        problems: "List[str]" = []
+        report["problems"] = problems
+        if journal["active"] is None:
+            problems.append("nothing is installed")
+            return report
+        try:
+            folder = resolve(root, "current")
+            manifest = verify_release(folder, trust)
+        except (TargetError, OSError) as error:
+            problems.append(error.message if isinstance(error, TargetError) else str(error))
+            return report
+        for name in ("agent", "bundle_digest", "contract_hash", "golden_hash", "profile", "version", "expires"):
+            report[name] = manifest[name]
+        report["files"], report["expired"] = len(manifest["files"]) + 2, manifest["expires"] <= now_s
+        report["signed_by"] = trust.name_of(bytes.fromhex(manifest["key"]))
+        report["python"] = interpreter(root, journal["active"])[0]
+        if state.current() != journal["active"]:
+            problems.append("the link current does not name the active release; the next installation puts it right")
+        with open(os.path.join(state.root, "install.pyz"), "rb") as file:
+            with open(os.path.join(folder, "install.pyz"), "rb") as signed:
+                if file.read() != signed.read():
+                    problems.append("install.pyz differs from the active release's")
+    return report
+
+
+def collect(root: str) -> "Dict[str, Any]":
+    """Remove everything that is neither the active nor the previous release, uploads included; their names."""
+    state = TargetState(root)
+    with plain_errors(root), state.locked():
+        removed = state.clean()
+        recover(state)
+    return {"removed": removed}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="install.pyz", description="Install and start signed releases.")
+    commands = parser.add_subparsers(dest="command")
+    commands.required = True
+    for name in ("install", "status", "rollback", "revert", "gc", "trust", "revoke", "run", "start"):
+        command = commands.add_parser(name)
+        command.add_argument("--root", required=True)
+        if name == "install":
+            command.add_argument("--release", required=True)
+            command.add_argument("--python")
+            command.add_argument("--samples", type=int, default=300)
+            command.add_argument("--max-latency-ms", type=float, default=20.0)
+        if name in ("trust", "revoke"):
+            command.add_argument("--key", required=True)
+            command.add_argument("--first", action="store_true")
+        if name in ("run", "start"):
+            command.add_argument("release")
+            command.add_argument("module")
+            command.add_argument("arguments", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _say(record: "Dict[str, Any]") -> None:
+    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+
+
+def _do(options: argparse.Namespace) -> "Dict[str, Any]":
+    root = options.root
+    if options.command == "install":
+        return install(
+            root,
             options.release,
-            check=lambda root, release: run_inference_test(root, release, samples=options.samples),
-            digest=options.digest,
-            on_state=lambda state: say({"state": state}),
+            check=lambda root, release: run_self_test(
+                root, release, samples=options.samples, max_latency_ms=options.max_latency_ms
+            ),
+            python=options.python,
+            on_state=lambda state: _say({"state": state}),
         )
+    if options.command == "status":
+        return status(root)
+    if options.command == "gc":
+        return collect(root)
+    if options.command in ("rollback", "revert"):
+        return go_back(root, refused=options.command == "revert")
+    state = TargetState(root)
+    with plain_errors(root), state.locked():
+        if options.command == "trust":
+            return {"changed": state.add_key(options.key, first=options.first)}
+        return {"changed": state.revoke_key(options.key)}
+
+
+def main(argv: "List[str]") -> int:
+    """Command line on the target: one JSON object a line, `{"state": ...}` and at the end a result or an error."""
+    options = _parser().parse_args(argv)
+    root = os.path.abspath(options.root)
+    options.root = root
+    try:
+        if options.command in ("run", "start"):
+            start(root, options.release, options.module, options.arguments, switch=options.command == "start")
+            return 0
+        result = _do(options)
     except Sim2SkyError as error:
-        say({"error": error.message, "hint": error.hint})
+        if options.command in ("run", "start"):
+            sys.stderr.write(f"error: {error}\n")
+        else:
+            _say({"error": error.message, "hint": error.hint})
         return error.exit_code
-    say({"result": result})
+    _say({"result": result})
     return 0
 
 

@@ -12,15 +12,15 @@ import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from sim2sky.deployment.local_target import TARGET_ENVIRONMENT, TARGET_PACKAGES, link_site
+from sim2sky.deployment.local_site import TARGET_ENVIRONMENT, TARGET_PACKAGES, link_site
 from sim2sky.deployment.transport import Completed
 from sim2sky.errors import TargetError
 
 __all__ = ["LocalTransport"]
 
 KNOWN = {
-    "current", "incoming", "install.json", "install.lock", "install.pyz", "launch.py", "logs", "python", "releases",
-    "site", "trust", "venv", "versions.json",
+    "current", "incoming", "install.json", "install.lock", "install.pyz", "logs", "python", "releases", "site",
+    "trust", "venv", "versions.json",
 }  # fmt: skip
 """What a target's folder may hold."""
 

@@ -1,69 +1,23 @@
-"""Where a bundle is installed. A target can take files, run a command, give files back, and activate a release."""
+"""Opens targets by their description, tests and fetches what is installed on them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sim2sky.agent.bundle import Bundle, open_bundle
-from sim2sky.deployment.local_target import Completed, LocalTarget
+from sim2sky.deployment.keys import SigningKey
+from sim2sky.deployment.local_transport import LocalTransport
+from sim2sky.deployment.release import build_release
+from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
 
-__all__ = ["Target", "fetch_bundle", "open_target", "test_on_target"]
+__all__ = ["fetch_bundle", "open_target", "temporary_target", "test_on_target"]
 
 
-class Target(Protocol):
-    """A machine, or a folder that stands for one."""
-
-    @property
-    def name(self) -> str:
-        """As the user named it, e.g. `local:models/hawk/target`."""
-        ...
-
-    def put(self, source: Path, destination: str) -> None:
-        """Copy a folder; complete or not at all. Raises TargetError."""
-        ...
-
-    def run(self, command: Sequence[str], *, timeout_s: float = 60.0) -> Completed:
-        """Run a command in the target's folder to its end. Raises TargetError where it dies or hangs."""
-        ...
-
-    def get(self, source: str, destination: Path) -> None:
-        """Copy a file back; complete or not at all. Raises TargetError."""
-        ...
-
-    def command(self, module: str, *arguments: str, release: str = "current") -> list[str]:
-        """How to start a module of a release from this machine; `{release}` becomes the release's folder."""
-        ...
-
-    def activate(
-        self, bundle: Bundle, *, samples: int = 300, on_state: Callable[[str], None] | None = None
-    ) -> dict[str, Any]:
-        """Install a bundle and make it current; the report of the test on the target. Raises TargetError."""
-        ...
-
-    def stage(self, bundle: Bundle) -> str:
-        """Copy a bundle and the runtime; the release's name. Raises TargetError."""
-        ...
-
-    def finish(
-        self, release: str, digest: str, *, samples: int = 300, on_state: Callable[[str], None] | None = None
-    ) -> dict[str, Any]:
-        """Verify, test, switch to and commit a staged release; the report of the test. Raises TargetError."""
-        ...
-
-    def revert(self) -> str | None:
-        """Make the release before the current one active again; its name. Raises TargetError."""
-        ...
-
-    def active(self) -> str | None:
-        """Name of the committed release."""
-        ...
-
-
-def open_target(text: str) -> Target:
+def open_target(text: str) -> ReleaseTarget:
     """Target of a description.
 
     Raises:
@@ -74,7 +28,7 @@ def open_target(text: str) -> Target:
     if kind == "local":
         if not rest:
             raise ConfigError("a local target needs a folder", hint="write local:FOLDER")
-        return LocalTarget(Path(rest))
+        return ReleaseTarget(LocalTransport(Path(rest)))
     if kind in ("ssh", "serial", "tcp") or "@" in text:
         what = "ssh" if kind != "serial" else "serial"
         raise NotSupportedError(
@@ -84,7 +38,22 @@ def open_target(text: str) -> Target:
     raise ConfigError(f"'{text}' is no target", hint="write local:FOLDER")
 
 
-def test_on_target(target: Target, *, samples: int = 1000, max_latency_ms: float = 20.0) -> dict[str, Any]:
+def temporary_target(bundle: Bundle, folder: Path) -> ReleaseTarget:
+    """A local target in an empty folder with a bundle installed, signed with a key that nobody keeps.
+
+    Raises:
+        TargetError: the bundle does not pass its test there.
+    """
+    target = ReleaseTarget(LocalTransport(folder / "target"))
+    now_s = time.time()
+    release = build_release(
+        bundle, folder / "release", SigningKey.generate("temporary"), version=int(now_s), now_s=now_s
+    )
+    target.activate(release, now_s=now_s)
+    return target
+
+
+def test_on_target(target: ReleaseTarget, *, samples: int = 1000, max_latency_ms: float = 20.0) -> dict[str, Any]:
     """Replay the golden vectors and measure latency with the release that is active on a target.
 
     Returns:
@@ -95,11 +64,12 @@ def test_on_target(target: Target, *, samples: int = 1000, max_latency_ms: float
     """
     _active_release(target)
     arguments = ("--bundle", "{release}/bundle", "--samples", str(samples), "--max-latency-ms", str(max_latency_ms))
-    done = target.run(target.command("sim2sky.deployment.test_inference", *arguments), timeout_s=120.0)
+    done = target.run(target.module("sim2sky.deployment.test_inference", *arguments), timeout_s=120.0)
     try:
         report = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        reason = next((line for line in said if line.startswith("error: ")), said[-1])
         raise TargetError(f"target {target.name}: the inference test gave no report: {reason}") from None
     if not report["passed"]:
         raise TargetError(f"target {target.name}: inference test failed: {report['reason']}", hint="deploy again")
@@ -109,7 +79,7 @@ def test_on_target(target: Target, *, samples: int = 1000, max_latency_ms: float
 test_on_target.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no test
 
 
-def _active_release(target: Target) -> str:
+def _active_release(target: ReleaseTarget) -> str:
     release = target.active()
     if release is None:
         raise TargetError(
@@ -118,7 +88,7 @@ def _active_release(target: Target) -> str:
     return release
 
 
-def fetch_bundle(target: Target, folder: Path) -> Bundle:
+def fetch_bundle(target: ReleaseTarget, folder: Path) -> Bundle:
     """Copy the bundle that is active on a target here, and verify it.
 
     Args:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from sim2sky.config.loader import default_path, load_settings
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.targets import Target
+from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import (
     EXIT_FAIL,
@@ -71,7 +71,7 @@ class DeploymentValidator:
         config: Mapping[str, Any] | ValidationSettings,
         *,
         cluster: str | None = None,
-        target: Target | None = None,
+        target: ReleaseTarget | None = None,
         folder: Path | None = None,
         progress: ProgressHook | None = None,
     ) -> None:

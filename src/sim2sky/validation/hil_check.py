@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.local_target import TARGET_ENVIRONMENT, LocalTarget
-from sim2sky.deployment.targets import Target, fetch_bundle
+from sim2sky.deployment.local_site import TARGET_ENVIRONMENT
+from sim2sky.deployment.target import ReleaseTarget
+from sim2sky.deployment.targets import fetch_bundle, temporary_target
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import ConfigError
 from sim2sky.hil.hil_test import HilResult, run_hil
@@ -25,7 +26,7 @@ NAME = "HIL Performance"
 def fly_hil(
     bundle: Bundle,
     settings: ValidationSettings,
-    target: Target,
+    target: ReleaseTarget,
     *,
     log_dir: Path | None = None,
     progress: ProgressHook | None = None,
@@ -73,7 +74,7 @@ def check_hil_performance(
     subject: Subject,
     settings: ValidationSettings,
     *,
-    target: Target | None = None,
+    target: ReleaseTarget | None = None,
     simulated: list[EpisodeOutcome] | None = None,
     folder: Path | None = None,
     progress: ProgressHook | None = None,
@@ -87,10 +88,7 @@ def check_hil_performance(
     if bundle is None or why_not_flyable(bundle.contract):
         return ValidationResult.of(NAME, "not supported", {}, subject.why_not_flown)
     with tempfile.TemporaryDirectory(prefix="sim2sky-hil-") as temporary:
-        where = target
-        if where is None:
-            where = LocalTarget(Path(temporary) / "target")
-            where.activate(bundle)
+        where = target or temporary_target(bundle, Path(temporary))
         run = fly_hil(bundle, settings, where, log_dir=folder, progress=progress)
     return judge_hil(run, settings, simulated)
 
@@ -118,7 +116,7 @@ def judge_hil(
 
 
 def fly_installed(
-    target: Target,
+    target: ReleaseTarget,
     settings: ValidationSettings,
     *,
     log_dir: Path | None = None,
