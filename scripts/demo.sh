@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 
+export XDG_CONFIG_HOME=$PWD/build/demo/config  # the key that signs the release, too
+
 rm -rf build/demo
 .venv/bin/sim2sky info agents/hawk/model.zip
 scripts/deploy_agent.sh hawk agents/hawk/model.zip local:build/demo/target --output build/demo

@@ -16,6 +16,8 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
+from sim2sky import cli_keys, cli_target
+from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
 __all__ = ["app", "main"]
@@ -33,6 +35,10 @@ app = cyclopts.App(
     print_error=True,
     exit_on_error=False,
 )
+
+app.command(cli_keys.app)
+app.command(cli_target.app)
+app.command(log_app)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
@@ -178,6 +184,7 @@ def deploy(
     contract: ContractFile = None,
     cluster: Cluster = None,
     fresh: Annotated[bool, Parameter(negative=(), help="do every step again")] = False,
+    key: Annotated[str, Parameter(help="name of the key that signs; the default one is made if missing")] = "default",
     json: Json = False,
 ) -> int:
     """Take a trained agent through all six steps onto a target; goes on where an earlier call stopped.
@@ -204,6 +211,7 @@ def deploy(
         contract=contract,
         cluster=cluster,
         fresh=fresh,
+        key=key,
         as_json=json,
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sim2sky.validation.campaign import Progress
 
 __all__ = [
+    "print_json",
     "run_deploy",
     "run_export",
     "run_hil_command",
@@ -83,7 +84,8 @@ if TYPE_CHECKING:
     Progress_ = Progress
 
 
-def _print_json(data: object) -> None:
+def print_json(data: object) -> None:
+    """Print a result for programs."""
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
@@ -157,7 +159,7 @@ def run_optimize(bundle: Path, output: Path, *, config: Path | None, as_json: bo
         validation = deployment.validation_settings(_validation(None))
         found = optimise_bundle(open_bundle(bundle), output, deployment.optimization, validation, progress=hook)
     if as_json:
-        _print_json({"kept": found.kept, "bundle": str(found.bundle.path), "decision": found.sentence})
+        print_json({"kept": found.kept, "bundle": str(found.bundle.path), "decision": found.sentence})
     else:
         print(found.table)
         print(f"bundle: {found.bundle.path}")
@@ -185,7 +187,7 @@ def run_validate(
         validator = DeploymentValidator(settings, cluster=cluster, target=where, folder=output, progress=hook)
         results = validator.run_checks()
     if as_json:
-        _print_json(report_json(validator, results))
+        print_json(report_json(validator, results))
     else:
         validator.print_report(results)
     return exit_code(results)
@@ -198,7 +200,7 @@ def run_test_inference(target: str, *, samples: int, max_latency_ms: float, as_j
     where = open_target(target)
     report = test_on_target(where, samples=samples, max_latency_ms=max_latency_ms)
     if as_json:
-        _print_json({"verdict": "pass", "release": where.active(), **report})
+        print_json({"verdict": "pass", "release": where.active(), **report})
         return EXIT_PASS
     latency = report["latency"]
     print(f"✓ PASS - {report['agent']} ({report['digest'][:12]}, {report['format']}) on {where.name}")
@@ -223,6 +225,7 @@ def run_deploy(
     contract: Path | None,
     cluster: str | None,
     fresh: bool,
+    key: str,
     as_json: bool,
 ) -> int:
     """`sim2sky deploy`."""
@@ -241,6 +244,7 @@ def run_deploy(
             contract=contract,
             cluster=cluster,
             fresh=fresh,
+            key=key,
         )
         say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
         try:
@@ -249,7 +253,7 @@ def run_deploy(
             print("the same command goes on from the last finished step", file=sys.stderr)
             raise
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         from sim2sky.validation.checks import shown
 
@@ -281,7 +285,7 @@ def run_hil_command(
 
         result = fly_installed(open_target(target), settings, log_dir=output, progress=hook)
     if as_json:
-        _print_json({"verdict": result.outcome, **result.to_json()})
+        print_json({"verdict": result.outcome, **result.to_json()})
     else:
         print(result_text(result))
     return _EXIT.get(result.outcome, EXIT_FAIL)

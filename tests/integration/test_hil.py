@@ -252,6 +252,57 @@ def test_the_wrong_bundle_and_the_wrong_rate_are_refused(bundle: Bundle) -> None
     assert "10 Hz" in caught.value.hint
 
 
+def policy_process() -> psutil.Process:
+    """The policy process of the flight agent that `run_hil` started."""
+    (child,) = (c for c in agents_child().children() if "sim2sky.runtime.policy_worker" in " ".join(c.cmdline()))
+    return child
+
+
+def test_a_policy_killed_in_flight_does_not_end_the_episode_and_the_next_one_flies_with_a_new_process(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """Killed at some moment of each episode but the first and the last; at least one of them falls into the flight."""
+    pids: list[int] = []
+    n = 8
+
+    def kill(episode: int, outcome: EpisodeOutcome) -> None:
+        pids.append(policy_process().pid)
+        if episode < n - 2:
+            threading.Timer(0.03, os.kill, (pids[-1], signal.SIGKILL)).start()
+
+    result = run_hil(
+        agent_command(bundle), settings(), list(range(n)), log_dir=tmp_path, progress=kill, environment=ENV
+    )
+    interventions = [outcome.interventions for outcome in result.outcomes]
+    assert len(interventions) == n and interventions[0] == interventions[-1] == 0
+    struck = next(k for k, count in enumerate(interventions) if count > 0)
+    assert result.agent_log is not None
+    with read_flight_log(result.agent_log) as log:
+        guard = log.episodes[struck]["guard"][:, 0]
+        assert all(episode.termination != "abandoned" for episode in log.episodes)
+    assert guard[0] == Mode.POLICY and (guard >= Mode.HOLD).any() and len(set(pids)) > 1
+    assert "the policy process was started again" in (tmp_path / "hil_agent.txt").read_text()
+
+
+def test_an_episode_does_not_begin_when_the_policy_cannot_come_back(tmp_path: Path) -> None:
+    """The policy process is killed and the bundle's file damaged on disk meanwhile: the guard alone must not begin."""
+    bundle = make_bundle(tmp_path / "b", settings())
+
+    def damage(episode: int, outcome: EpisodeOutcome) -> None:
+        model = bundle.path / "policy.onnx"
+        model.write_bytes(model.read_bytes()[:-1] + b"x")
+        child = policy_process()
+        child.kill()
+        deadline = time.monotonic() + 20.0
+        while psutil.pid_exists(child.pid) and child.num_threads() > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with pytest.raises(LinkError, match=r"in episode 1.*the policy process does not run") as caught:
+        run_hil(agent_command(bundle), settings(), [1, 2], log_dir=tmp_path, progress=damage, environment=ENV)
+    assert "its own output says more" in caught.value.hint
+    assert "sha256" in (tmp_path / "hil_agent.txt").read_text()
+
+
 def test_ctrl_c_ends_the_agent_too(bundle: Bundle) -> None:
     def interrupt(episode: int, outcome: EpisodeOutcome) -> None:
         raise KeyboardInterrupt

@@ -17,10 +17,17 @@ import numpy as np
 import psutil
 import pytest
 from benchmarks.faulty_policy import KINDS
+from tests.export_support import observations, policy
 from tests.flight_support import agent_environment, linear_network, make_bundle, sample, settings
 
-from sim2sky.agent.bundle import Bundle
-from sim2sky.agent.layers import Dense, Network
+from sim2sky.agent.bundle import Bundle, write_bundle
+from sim2sky.agent.contract import canonical_json
+from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
+from sim2sky.agent.layers import Dense, Network, evaluate
+from sim2sky.agent.network_file import network_to_bytes
+from sim2sky.deployment.export_torchscript import torchscript_bytes
+from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
+from sim2sky.environments.airframes import airframe
 from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import BundleError, ContractError, GoldenMismatchError, NotSupportedError
 from sim2sky.runtime import policy_process
@@ -376,6 +383,21 @@ def test_a_worker_that_never_gets_ready_is_given_up(bundle: Bundle, monkeypatch:
         PolicyProcess(bundle, deadline_s=1.0)
 
 
+def test_when_no_process_can_be_started_the_tick_goes_on(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of processes or of file descriptors in flight."""
+    with PolicyProcess(bundle, deadline_s=1.0) as process:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        until(lambda: (process(OBSERVATION), process.state is PolicyState.DEAD)[1], "its death")
+        monkeypatch.setattr(process, "_command", ["/nowhere/python"])
+        assert np.isnan(process(OBSERVATION)).all() and process.problem.startswith("its process cannot be started")
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", lambda *_: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+            assert np.isnan(process(OBSERVATION)).all() and process.problem.endswith("Too many open files")
+        process.reset()
+        assert process.state is PolicyState.DEAD and process.pid is None
+
+
 def test_elsewhere_than_on_linux_it_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(NotSupportedError, match="it needs Linux"):
@@ -420,3 +442,50 @@ def test_a_socket_that_closed_while_idle_is_found_before_the_next_episode(bundle
         policy.reset()
         assert policy.state is PolicyState.ANSWERED and policy.pid != pid and policy.restarts == 1
         assert "closed its socket" in policy.problem
+
+
+def recurrent_bundle(out: Path, fmt: str) -> Bundle:
+    """A bundle with an LSTM between the contract's observation and its actions."""
+    contract = make_contract(settings())
+    network = policy(3, (len(contract.observation_names), 16), end="box", recurrent=1)
+    rows = observations(network, 60)
+    starts = np.zeros(60, np.float32)
+    starts[[0, 20, 21]] = 1.0
+    state, answers = None, []
+    for t in range(60):
+        answer, state = evaluate(network, {k: v[t : t + 1] for k, v in rows.items()}, state, starts[t : t + 1])
+        answers.append(answer[0])
+    golden = GoldenVectors(rows, np.stack(answers).astype(np.float32), starts, np.array(["sampled"] * 60), np.ones(4))
+    name, data = (
+        ("policy.onnx", model_to_bytes(emit_onnx(network)))
+        if fmt == "onnx"
+        else ("policy.pt", torchscript_bytes(network))
+    )
+    safety = {**SafetyLimits().to_json(), "fallback": airframe("ultrastick25e").gains.to_json()}
+    files = {
+        "network.npz": network_to_bytes(network),
+        "golden.npz": golden_to_bytes(golden),
+        name: data,
+        "safety.json": canonical_json(safety),
+    }
+    return write_bundle(out, agent="lstm", contract=contract, formats={fmt: name}, active=fmt, files=files)
+
+
+@pytest.mark.parametrize("fmt", ["onnx", "torchscript"])
+def test_a_recurrent_policy_keeps_its_state_there_and_loses_it_with_reset_or_death(tmp_path: Path, fmt: str) -> None:
+    if fmt == "torchscript":
+        pytest.importorskip("torch")
+    bundle = recurrent_bundle(tmp_path / "b", fmt)
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((4, len(OBSERVATION))).astype(np.float32)
+    with PolicyProcess(bundle, deadline_s=PATIENCE_S, tolerance=1e-5) as there:
+        assert replay_golden(there, bundle.golden()) <= 1e-5
+        fresh = [there(row) for row in rows]
+        assert not np.array_equal(there(rows[0]), fresh[0])  # it remembers
+        there.reset()
+        assert [a.tolist() for a in map(there, rows)] == [a.tolist() for a in fresh]
+        assert there.pid is not None
+        os.kill(there.pid, signal.SIGKILL)
+        until(lambda: dead(there.pid), "its death")
+        until(lambda: np.isfinite(there(rows[0])).all(), "the next process")
+        assert [a.tolist() for a in map(there, rows[1:])] == [a.tolist() for a in fresh[1:]]

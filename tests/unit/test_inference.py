@@ -221,6 +221,8 @@ def test_without_torch_a_torchscript_policy_is_refused_plainly(tmp_path: Any, mo
     monkeypatch.setattr(builtins, "__import__", no_torch)
     with pytest.raises(NotSupportedError, match="torch is not installed"):
         load_backend(bundle, "torchscript")
-    object.__setattr__(bundle, "formats", {"tflite": "policy.tflite"})
-    with pytest.raises(NotSupportedError, match="the file 'policy"):
-        load_backend(bundle, "tflite")
+    for fmt, name in (("tflite", "policy.tflite"), ("native", "libpolicy.so")):
+        object.__setattr__(bundle, "formats", {fmt: name})
+        with pytest.raises(NotSupportedError, match=f"not supported: a policy in the file '{name}'") as caught:
+            load_backend(bundle, fmt)
+        assert "a native library cannot travel in a bundle yet" in caught.value.hint

@@ -116,11 +116,7 @@ class ReleaseTarget:
         """
         self.transport.prepare()
         said = list(self.preflight(release, now_s=now_s)["notes"])
-        if not self._has_tool():
-            with tempfile.TemporaryDirectory(prefix="sim2sky-") as folder:
-                path = Path(folder) / TOOL
-                path.write_bytes(installer_zip())
-                self.transport.put_file(path, TOOL)
+        self._bring_tool()
         if self._ask("trust", "--key", release.key_line, "--first")["changed"]:
             said.append(f"first installation there: it trusts key {release.key_line.split()[1][:16]} from now on")
         for name in release.files():
@@ -183,7 +179,9 @@ class ReleaseTarget:
         return self._ask("gc")["removed"]
 
     def trust(self, key_line: str) -> bool:
-        """Let the target accept releases signed by a key; False where it did already. Raises TargetError."""
+        """Let the target, new or not, accept releases signed by a key; False where it did. Raises TargetError."""
+        self.transport.prepare()
+        self._bring_tool()
         return self._ask("trust", "--key", key_line)["changed"]
 
     def revoke(self, key_line: str) -> bool:
@@ -194,6 +192,15 @@ class ReleaseTarget:
 
     def _has_tool(self) -> bool:
         return self.transport.run(["test", "-f", f"{self.transport.root}/{TOOL}"]).returncode == 0
+
+    def _bring_tool(self) -> None:
+        """A new target gets this version's installer; later ones come in releases, signed."""
+        if self._has_tool():
+            return
+        with tempfile.TemporaryDirectory(prefix="sim2sky-") as folder:
+            path = Path(folder) / TOOL
+            path.write_bytes(installer_zip())
+            self.transport.put_file(path, TOOL)
 
     def _ask(
         self, what: str, *arguments: str, timeout_s: float = 60.0, on_state: Callable[[str], None] = _ignore

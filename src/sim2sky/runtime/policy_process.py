@@ -7,7 +7,6 @@ stopped, hanging, slow or talking nonsense costs it at most one deadline, never 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import socket
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.errors import BundleError, ContractError, NotSupportedError, Sim2SkyError
+from sim2sky.runtime.boot import module_command
 from sim2sky.runtime.clock import Clock, RealClock
 from sim2sky.runtime.inference import Observation, preflight
 from sim2sky.runtime.policy_wire import MAX_PACKET, Kind, error_from, pack_values, unpack, values_of
@@ -37,11 +37,6 @@ START_S = 30.0  # a small computer needs seconds to load onnxruntime
 GRACE_S = 0.5
 
 _S = 1_000_000_000
-# The child finds exactly the modules this process found, whether they lie in a folder, a release or a zip archive.
-_BOOT = (
-    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
-    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
-)
 
 
 @dataclass
@@ -59,7 +54,7 @@ class PolicyProcess:
     `ANSWERED`; `LATE`, no answer with this number yet; `DEAD`, there is no process that could answer. While an answer
     is outstanding later calls only look whether it has come, and ask anew when it has. A process that stays late, ends,
     or sends what is no answer is killed and replaced without waiting for the new one; a new one starts with an empty
-    recurrent state.
+    recurrent state. Use it in the thread that made it: the kernel ends the child with that thread.
 
     Args:
         bundle: verified; the child opens it again and compares the digest.
@@ -99,12 +94,10 @@ class PolicyProcess:
         self._deadline_ns = int(deadline_s * _S)
         self._tolerance = tolerance
         self._clock = clock or RealClock()
-        flags = ["-S"] if sys.flags.no_site else []
-        self._command = [
-            sys.executable, "-I", *flags, "-B", "-c", _BOOT, json.dumps(sys.path), worker,
-            "--parent", str(os.getpid()), "--bundle", str(bundle.path), "--digest", bundle.digest,
+        self._command = module_command(
+            worker, "--parent", str(os.getpid()), "--bundle", str(bundle.path), "--digest", bundle.digest,
             "--format", fmt or bundle.active, *(["--realtime"] if realtime else []), "--socket",
-        ]  # fmt: skip
+        )  # fmt: skip
         self._worker: _Worker | None = None
         self._retired: list[subprocess.Popen[bytes]] = []
         self._sequence = 0
@@ -225,12 +218,15 @@ class PolicyProcess:
                 self._retire(self.problem if self._worker is None else "it gave no answer in time")
         elif worker is not None and worker.ready and _receive(worker.channel, 0.0) is not None:
             self._retire("it closed its socket, or spoke without being asked")
-        if self._worker is None:
-            self.restarts += 1
-            self._spawn()
-        if not self._worker_is_ready() and (failure := self._await_ready()) is not None:
-            self.problem = failure.message
-            return
+        while not (self._worker is not None and self._worker.ready):
+            if self._worker is None:
+                if self._restarts_left == 0:
+                    return
+                self._restarts_left -= 1
+                self.restarts += 1
+                self._spawn()
+            self._await_ready()
+        self._restarts_left = RESTARTS
         self.state = PolicyState.ANSWERED
 
     def close(self) -> None:
@@ -248,17 +244,19 @@ class PolicyProcess:
         self._retired.clear()
         self.state = PolicyState.DEAD
 
-    def _worker_is_ready(self) -> bool:
-        return self._worker is not None and self._worker.ready
-
     def _spawn(self) -> None:
         """Start a process; about a millisecond."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self.problem = f"its process cannot be started: {error.strerror}"
+            return
         try:
             process = subprocess.Popen(
                 [*self._command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # a network stepped alone is slower on several threads
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is for the flight process
             )

@@ -57,6 +57,7 @@ def main(
             backend = load_backend(bundle, options.format)
             error = replay_golden(backend, bundle.golden())
         except Sim2SkyError as refusal:
+            sys.stderr.write(f"policy process: {refusal.message}\n")
             channel.send(pack_error(refusal))
             return refusal.exit_code
         if options.realtime:
