@@ -264,7 +264,7 @@ def test_the_script_passes_the_exit_code_on() -> None:
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "not supported: ssh targets" in done.stderr
+    assert "cannot read the agent nowhere.zip" in done.stderr
 
 
 # The base install -----------------------------------------------------------------------------------------------------

@@ -50,9 +50,7 @@ class TargetSettings(Settings):
     """Step 4: for whom the policy is exported and where it goes."""
 
     platform: Literal["jetson_nano", "raspberry_pi", "generic_linux", "teensy"] = "jetson_nano"
-    host: str = Field(
-        default="jetson@192.168.1.100", description="user@host of the target that the command line calls `host`"
-    )
+    host: str = Field(default="jetson@192.168.1.100", description="user@host, where the command line says `host`")
     model_dir: str = Field(default="/home/jetson/controls/models", description="folder on that host")
 
 

@@ -65,6 +65,7 @@ def deploy(
     state = PipelineState(plan.output)
     with state.locked():
         announce(plan, target.name, say)
+        target.transport.python()  # whoever cannot be reached is told so now, not after the campaign
         preparation = Preparation(plan, state, say=say, progress=progress, now=now)
         ready = preparation.run()
         on_target = OnTarget(plan, state, target, say=say, progress=progress, now=now)
@@ -90,8 +91,10 @@ def check_plan(plan: DeployPlan) -> None:
     """Say a wrong name now, not after the campaign.
 
     Raises:
+        AgentError: the agent's file cannot be read.
         ConfigError: agent's name, profile or signing key.
     """
+    _bytes_of(plan.model_path, "agent")
     if not NAME.fullmatch(plan.name):
         raise ConfigError(f"agent name {plan.name!r} is not made of letters, digits, '.', '_' and '-'")
     require_profile(plan.settings.target.platform, plan.settings.model_export.opset_version)
