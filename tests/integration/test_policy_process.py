@@ -31,10 +31,12 @@ from sim2sky.environments.airframes import airframe
 from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import BundleError, ContractError, GoldenMismatchError, NotSupportedError
 from sim2sky.runtime import policy_process
-from sim2sky.runtime.assembly import make_agent, supervised_agent
+from sim2sky.runtime.assembly import DEADLINE, LOCKSTEP_DEADLINE_S, make_agent, supervised_agent
 from sim2sky.runtime.inference import load_backend, replay_golden
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.policy_process import LATE_TICKS, RESTARTS, PolicyProcess
+from sim2sky.runtime.policy_wire import MAX_PACKET
+from sim2sky.runtime.realtime import FLIGHT_PRIORITY, POLICY_PRIORITY
 from sim2sky.runtime.safety import Mode, Trip
 from sim2sky.runtime.state import PolicyState, Setpoint
 
@@ -489,3 +491,12 @@ def test_a_recurrent_policy_keeps_its_state_there_and_loses_it_with_reset_or_dea
         until(lambda: dead(there.pid), "its death")
         until(lambda: np.isfinite(there(rows[0])).all(), "the next process")
         assert [a.tolist() for a in map(there, rows[1:])] == [a.tolist() for a in fresh[1:]]
+
+
+def test_the_documented_numbers_are_the_codes() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "supervisor.md").read_text()
+    assert f"**{DEADLINE:.0%} of\nthe control period**".replace("60%", "60 %") in text
+    assert f"after {LATE_TICKS} of them in a row" in text and f"{len(KINDS)} kinds of death" in text
+    assert (RESTARTS, LOCKSTEP_DEADLINE_S, MAX_PACKET) == (3, 1.0, 65536)  # written as words
+    assert "After **three** restarts" in text and "the deadline there is one second" in text
+    assert f"flight process {FLIGHT_PRIORITY}, policy process {POLICY_PRIORITY}" in text

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Signal:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Signal:
         """Inverse of `to_json`."""
         return cls(data["name"], data["unit"], data["frame"], float(data["low"]), float(data["high"]))
 
@@ -98,7 +98,7 @@ class ActionSignal:
         return {k: _number(v) if isinstance(v, float) else v for k, v in values.items()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> ActionSignal:
         """Inverse of `to_json`."""
         return cls(
             data["name"],
@@ -164,7 +164,7 @@ class Input:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Input:
         """Inverse of `to_json`."""
         return cls(
             data["key"],
@@ -189,7 +189,7 @@ class Output:
         return {"kind": self.kind, "signals": [s.to_json() for s in self.signals], "sizes": list(self.sizes)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Output:
         """Inverse of `to_json`."""
         return cls(data["kind"], tuple(ActionSignal.from_json(s) for s in data["signals"]), tuple(data["sizes"]))
 
@@ -224,7 +224,7 @@ class Contract:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> Contract:
         """Inverse of `to_json`.
 
         Raises:

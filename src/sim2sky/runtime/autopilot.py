@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Self
 
 from sim2sky.errors import ConfigError
 from sim2sky.runtime.observation import wrap_angle
@@ -74,7 +73,7 @@ class AutopilotGains:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, float]) -> Self:
+    def from_json(cls, data: Mapping[str, float]) -> AutopilotGains:
         """Inverse of `to_json`.
 
         Raises:

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from sim2sky.errors import ConfigError
 
@@ -115,7 +115,7 @@ class SafetyLimits:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> SafetyLimits:
         """Inverse of `to_json`; what is left out has its default, and the fallback law's gains are passed over.
 
         Raises:

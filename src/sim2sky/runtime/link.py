@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 os.environ.setdefault("MAVLINK20", "1")
 
@@ -157,7 +157,7 @@ class MavlinkLink:
             packer.signing.sign_outgoing = True
         self._packer = packer
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> MavlinkLink:
         return self
 
     def __exit__(self, *_: object) -> None:

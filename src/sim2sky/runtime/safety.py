@@ -7,7 +7,7 @@ bit for bit. numpy-free and without I/O or clocks, so that it can be enumerated 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import ContractError
@@ -96,7 +96,7 @@ class SafetyMonitor:
         self.reset()
 
     @classmethod
-    def for_contract(cls, limits: SafetyLimits, fallback: FallbackLaw, contract: Contract) -> Self:
+    def for_contract(cls, limits: SafetyLimits, fallback: FallbackLaw, contract: Contract) -> SafetyMonitor:
         """A monitor with deflection limits, trim and rate from the contract.
 
         Raises:

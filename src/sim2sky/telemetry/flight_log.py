@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,6 @@ from sim2sky.telemetry.log_writer import (
     gather,
     recover,
 )
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = [
     "COLUMNS",
@@ -169,7 +166,7 @@ class FlightLog:
         )
         self.episodes: tuple[Episode, ...] = tuple(self._open_episodes())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FlightLog:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,6 @@ from sim2sky.telemetry.log_schema import (
     import_h5py,
 )
 
-if TYPE_CHECKING:
-    from typing import Self
-
 __all__ = ["FlightLogWriter", "fill_episode", "fill_metadata", "gather", "image", "recover"]
 
 MAX_HDF5_INT = 2**63
@@ -74,7 +71,7 @@ class FlightLogWriter:
         self._open(path, header)
 
     @classmethod
-    def resume(cls, path: Path) -> Self:
+    def resume(cls, path: Path) -> FlightLogWriter:
         """Go on with a log whose parts are there.
 
         Raises:
@@ -97,7 +94,7 @@ class FlightLogWriter:
             self._numbers = sorted(n for n in found if n is not None)
             self._write_index()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FlightLogWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
