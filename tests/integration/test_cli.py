@@ -18,7 +18,10 @@ from sim2sky.deployment.local_site import link_site
 
 SRC = Path(cli.__file__).resolve().parents[1]
 ROOT = SRC.parent
-BASE = ("numpy", "h5py", "onnx", "onnxruntime", "pymavlink", "pydantic", "ruamel.yaml", "cyclopts", "rich")
+BASE = (
+    "numpy", "h5py", "onnx", "onnxruntime", "pymavlink", "pydantic", "ruamel.yaml", "cyclopts", "rich", "cryptography",
+    "rfc8785", "asyncssh",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

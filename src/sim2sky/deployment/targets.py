@@ -11,7 +11,6 @@ from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.deployment.keys import SigningKey
 from sim2sky.deployment.local_transport import LocalTransport
 from sim2sky.deployment.release import build_release
-from sim2sky.deployment.ssh import SshTransport
 from sim2sky.deployment.ssh_address import SshAccess
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
@@ -36,6 +35,8 @@ def open_target(text: str, access: SshAccess | None = None) -> ReleaseTarget:
             raise ConfigError("a local target needs a folder", hint="write local:FOLDER")
         return ReleaseTarget(LocalTransport(Path(rest)))
     if kind == "ssh":
+        from sim2sky.deployment.ssh import SshTransport  # asyncssh takes its time to import
+
         return ReleaseTarget(SshTransport(text, access=access))
     if kind in ("serial", "tcp"):
         raise NotSupportedError(f"{kind} targets ('{text}')", hint="write ssh://user@host[:port]/path or local:FOLDER")
