@@ -10,6 +10,7 @@ from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.loader import default_path, load_settings, parse_settings
 from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
+from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.errors import ConfigError
 
 SPECIFIED = """
@@ -68,7 +69,10 @@ def test_resolved_safety_is_complete_and_the_block_wins() -> None:
     assert resolved.extends is None
     assert resolved.aileron_max == 10
     assert resolved.elevator_max == 25
-    assert set(resolved.values) == set(SafetySettings.model_fields) - {"extends"}
+    for name in AIRFRAMES:  # what belongs to the airframe stands in its own file, and nowhere twice
+        own = load_settings(default_path("safety", name), SafetySettings, section="safety").values
+        assert set(own) | set(resolved.values) == set(SafetySettings.model_fields) - {"extends"}
+        assert not set(own) & set(resolved.values)
 
 
 def test_without_extends_missing_stays_missing() -> None:

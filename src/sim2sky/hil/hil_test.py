@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import subprocess
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,10 @@ import numpy as np
 from sim2sky.config import EnvironmentSettings
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.environments.vehicle import SimVehicle
-from sim2sky.errors import ConfigError, LinkError
+from sim2sky.errors import ConfigError, LinkError, NotSupportedError
+from sim2sky.hil.agent_process import GRACE_S, AgentProcess
+from sim2sky.hil.faults import FaultyVehicle
+from sim2sky.hil.faulty_plant import FaultPlan, FaultyPlant
 from sim2sky.hil.plant import WANTED, AgentIdentity, Plant, measurement_contract
 from sim2sky.runtime import messages
 from sim2sky.runtime.clock import Clock, RealClock
@@ -31,7 +33,6 @@ __all__ = ["Agreement", "HilResult", "compare_logs", "compare_with_simulation", 
 PLANT_LOG = "hil_plant.h5"
 AGENT_LOG = "hil_agent.h5"
 AGENT_OUTPUT = "hil_agent.txt"
-GRACE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def run_hil(
     timeout_s: float = 2.0,
     connect_timeout_s: float = 30.0,
     clock: Clock | None = None,
+    faults: FaultPlan | None = None,
 ) -> HilResult:
     """Start the flight agent, fly the seeds, end the agent.
 
@@ -120,17 +122,24 @@ def run_hil(
         timeout_s: an agent silent for so long ends the run.
         connect_timeout_s: how long the agent may take to start.
         clock: for tests.
+        faults: what is to go wrong, flight by flight; filled with reports. A restarted agent writes a log of its own,
+            `hil_agent_1.h5`.
 
     Raises:
         LinkError: the agent does not start, flies another bundle, dies, falls silent or sends nonsense. The process is
             ended in every case.
-        ConfigError: no seeds, or an unknown kind of link.
+        ConfigError: no seeds, an unknown kind of link, or another number of fault scripts than of seeds.
+        NotSupportedError: faults in real time.
         FlightLogError: a log cannot be created.
     """
     if not seeds:
         raise ConfigError("a HIL run needs at least one seed")
     if link not in {"udp", "tcp"}:
         raise ConfigError(f"unknown HIL link '{link}'", hint="udp or tcp")
+    if faults is not None and realtime:
+        raise NotSupportedError("faults in real time", hint="they are injected in lockstep, in simulated time")
+    if faults is not None and len(faults.scripts) != len(seeds):
+        raise ConfigError(f"{len(seeds)} flights have {len(faults.scripts)} fault scripts")
     clock = clock or RealClock()
     metadata = LogMetadata(
         "hil", agent_name, bundle_digest, "", settings.rate_hz, start_time, settings.model_dump(mode="json")
@@ -146,14 +155,37 @@ def run_hil(
         arguments = [*command_for_agent, "--link", f"{link}:{plant_host}:{listening.port}"]
         arguments += ["--log", str(agent_log), "--overwrite"] if agent_log is not None else []
         arguments += ["--realtime"] if realtime else []
-        process = stack.enter_context(_agent_process(arguments, output, environment))
+        process = stack.enter_context(AgentProcess(arguments, output, environment))
 
         def alive() -> str:
-            code = process.poll()
-            return "" if code is None else f"its process ended with code {code}{_last_words(output)}"
+            return process.ended
 
-        vehicle = SimVehicle(settings)
-        plant = Plant(vehicle, listening, clock, recorder, realtime=realtime, timeout_s=timeout_s, alive=alive)
+        if faults is None:
+            vehicle = SimVehicle(settings)
+            plant = Plant(vehicle, listening, clock, recorder, realtime=realtime, timeout_s=timeout_s, alive=alive)
+        else:
+
+            def revive() -> MavlinkLink:
+                nonlocal listening, restarts
+                listening.close()
+                restarts += 1
+                listening = stack.enter_context(_listen(link, plant_host, listening.port, clock))
+                again = [a if a != str(agent_log) else str(restarted_log(agent_log, restarts)) for a in arguments]
+                process.restart(again)
+                return listening
+
+            restarts = 0
+            plant = FaultyPlant(
+                FaultyVehicle(settings),
+                listening,
+                clock,
+                recorder,
+                timeout_s=timeout_s,
+                alive=alive,
+                plan=faults,
+                kill=process.kill,
+                revive=revive,
+            )
         try:
             identity = plant.connect(connect_timeout_s)
             if bundle_digest and not bundle_digest.startswith(identity.bundle_digest):
@@ -167,15 +199,13 @@ def run_hil(
                 if progress is not None:
                     progress(episode, outcomes[-1])
             plant.shutdown()
-            process.wait(GRACE_S)
+            if not process.wait(GRACE_S):
+                raise LinkError("the flight agent did not end when told to")
         except LinkError as error:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.2)
+            process.wait(0.2)
             if (reason := alive()) and reason not in error.message:
                 raise LinkError(f"{error.message}: {reason}", hint=error.hint) from error
             raise
-        except subprocess.TimeoutExpired as error:
-            raise LinkError("the flight agent did not end when told to") from error
     statistics = plant.statistics
     return HilResult(
         outcomes,
@@ -191,46 +221,14 @@ def run_hil(
     )
 
 
+def restarted_log(log: Path | None, number: int) -> Path | None:
+    """Where the agent logs after its restart with this number."""
+    return None if log is None else log.with_stem(f"{log.stem}_{number}")
+
+
 def _listen(link: str, host: str, port: int, clock: Clock) -> MavlinkLink:
     system, component = messages.PLANT
     return open_link(f"{link}in:{host}:{port}", system=system, component=component, wanted=WANTED, clock=clock)
-
-
-@contextlib.contextmanager
-def _agent_process(
-    arguments: Sequence[str], output: Path | None, environment: Mapping[str, str] | None
-) -> Generator[subprocess.Popen[bytes], None, None]:
-    """The agent as a child in a session of its own (so that Ctrl-C reaches only us), ended by its id at the end."""
-    with contextlib.ExitStack() as stack:
-        sink = subprocess.DEVNULL if output is None else stack.enter_context(output.open("wb"))
-        try:
-            process = subprocess.Popen(
-                list(arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=None if environment is None else dict(environment),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LinkError(f"cannot start the flight agent '{arguments[0]}': {error.strerror}") from error
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(GRACE_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            process.wait()
-
-
-def _last_words(output: Path | None) -> str:
-    if output is None or not output.is_file():
-        return ""
-    text = output.read_text(encoding="utf-8", errors="replace").strip()
-    return f", saying: {text.splitlines()[-1] if len(text) > 500 else text}" if text else ""
 
 
 def _summary(values_ns: Sequence[int]) -> dict[str, float]:

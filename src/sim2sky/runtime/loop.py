@@ -1,8 +1,10 @@
 """The loop around a flight agent: a link, a clock, a recorder. Lockstep (the plant's time) or real time (the clock's).
 
 Lockstep: every state is answered by one command; the same state again is answered by the same command, without another
-tick, so that lost or doubled datagrams change nothing. Real time: a state is answered when it comes; when none comes
-for one and a half periods the agent ticks on the old one, and the guard judges its age.
+tick, so that lost or doubled datagrams change nothing. A plant that loses states on purpose says itself when a period
+ends (SYSTEM_TIME); from then on states only inform, and the agent ticks when it is told the time. Real time: a state is
+answered when it comes; when none comes for one and a half periods the agent ticks on the old one, and the guard judges
+its age.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ WANTED = (
     mavlink.MAVLINK_MSG_ID_SET_ATTITUDE_TARGET,
     mavlink.MAVLINK_MSG_ID_HIL_STATE_QUATERNION,
     mavlink.MAVLINK_MSG_ID_STATUSTEXT,
+    mavlink.MAVLINK_MSG_ID_SYSTEM_TIME,
 )
 """Messages a flight agent reads."""
 
@@ -36,6 +39,8 @@ _S = 1_000_000_000
 HEARTBEAT_NS = _S
 ANNOUNCE_NS = _S // 10
 LATE = 1.5  # periods without a state before the agent ticks without one
+AHEAD = 2.0  # periods that a state's stamp may be ahead of the plant's time
+NO_SAMPLE = Sample(0, *(math.nan,) * 11)
 SHUTDOWN = mavlink.MAV_CMD_PREFLIGHT_REBOOT_SHUTDOWN
 
 
@@ -93,8 +98,9 @@ class AgentLoop:
         self._round_trip_ns = 0
         self._text = ""
         self._out: list[Any] = []
-        self._state_usec = -1
+        self._state_usec = self._tick_usec = -1
         self._start_usec = 0
+        self._told = False
         self._reply: Any = None
         self._sample: Sample | None = None
         self._tick_ns = 0
@@ -167,6 +173,8 @@ class AgentLoop:
             self._timesync(message, now)
         elif number == mavlink.MAVLINK_MSG_ID_STATUSTEXT:
             self._text = message.text
+        elif number == mavlink.MAVLINK_MSG_ID_SYSTEM_TIME:
+            self._time(message.time_unix_usec, now)
 
     def _state(self, message: Any, received: int) -> None:
         if not self._flying or message.time_usec < self._state_usec:
@@ -175,25 +183,41 @@ class AgentLoop:
             if self._reply is not None and not self._realtime:
                 self._out.append(self._reply)
             return
-        if self._state_usec < 0:
-            self._start_usec = message.time_usec
+        if self._told and message.time_usec - self._tick_usec > AHEAD * 1e6 / self._rate_hz:
+            return  # from the future: believed, it would look fresh for as long as the clock is ahead
         self._state_usec = message.time_usec
         stamp = message.time_usec * 1000
         if self._realtime:
             stamp = received if self._offset_ns is None else min(stamp + self._offset_ns, received)
         self._sample = messages.sample_from(message, stamp)
+        if self._told:
+            return
+        self._tick_usec = message.time_usec
         self._tick(self._sample, received if self._realtime else stamp, received, received)
+
+    def _time(self, usec: int, received: int) -> None:
+        """Lockstep: a period ends at `usec`, whatever has come of its state."""
+        if not self._flying or self._realtime or usec < self._tick_usec:
+            return
+        self._told = True
+        if usec == self._tick_usec and self._reply is not None:
+            self._out.append(self._reply)
+            return
+        self._tick_usec = usec
+        self._tick(self._sample or NO_SAMPLE, usec * 1000, received, received)
 
     def _tick(self, sample: Sample, now: int, received: int, scheduled: int) -> None:
         tick = self._agent.tick(sample, self._setpoint, now)
         decided = self._clock.now_ns()
         self._reply = messages.actuator_controls(
-            tick.command, self._state_usec, tick.guard, tick.trips, lockstep=not self._realtime
+            tick.command, self._tick_usec, tick.guard, tick.trips, lockstep=not self._realtime
         )
         self._out.append(self._reply)
         self._flush()
         sent = self._clock.now_ns()
-        time_s = (self._state_usec - self._start_usec) * 1e-6
+        if self._start_usec < 0:
+            self._start_usec = self._tick_usec
+        time_s = (self._tick_usec - self._start_usec) * 1e-6
         self._recorder.record(state_row(sample, time_s), self._setpoint, tick, (received, decided, sent))
         self._recorder.trips(self._agent.monitor.events)
         if self._realtime:
@@ -265,7 +289,8 @@ class AgentLoop:
             self._episode, self._flying = episode, True
             self._episode_timing = TimingMonitor(self._rate_hz)
             self._recorder.begin(messages.seed_from(m))
-            self._state_usec, self._reply, self._sample = -1, None, None
+            self._state_usec = self._tick_usec = self._start_usec = -1
+            self._told, self._reply, self._sample = False, None, None
             self._tick_ns = self._clock.now_ns()
             self._text = ""
         return mavlink.MAV_RESULT_ACCEPTED
