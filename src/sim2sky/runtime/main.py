@@ -1,5 +1,7 @@
 """The flight agent as a process: `python -m sim2sky.runtime.main --bundle DIR --link udp:HOST:PORT`.
 
+That is the far end of a HIL run; with `fly` as the first argument an aircraft is flown (`runtime/fly.py`).
+
 Needs numpy, onnxruntime and pymavlink; h5py for a log. Exit codes: 0 told to shut down, 1 failed, 2 misuse,
 130 interrupted.
 """
@@ -18,6 +20,7 @@ from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, Sim2SkyError
 from sim2sky.runtime import messages
 from sim2sky.runtime.assembly import supervised_agent
 from sim2sky.runtime.clock import RealClock
+from sim2sky.runtime.fly import main as fly_main
 from sim2sky.runtime.link import open_link
 from sim2sky.runtime.loop import WANTED, AgentLoop
 from sim2sky.runtime.policy_process import WORKER
@@ -50,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None, *, worker: str = WORKER) -> int:
     """Run the flight agent; returns the exit code. `worker` is the module its policy process runs."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["fly"]:
+        return fly_main(given[1:], worker=worker)
+    options = _parser().parse_args(given)
     try:
         return _fly(options, worker)
     except Sim2SkyError as error:

@@ -19,7 +19,7 @@ from sim2sky.runtime.clock import Clock
 from sim2sky.runtime.frames import Geodetic
 from sim2sky.runtime.sender_clock import SenderClock
 from sim2sky.runtime.state import Command, Sample
-from sim2sky.runtime.vehicle import Control, Reading, Request, Status
+from sim2sky.runtime.vehicle import Asked, Control, Reading, Status
 
 __all__ = [
     "FrameReader",
@@ -261,9 +261,12 @@ class TeensyVehicle:
             self._airspeed_mps, s.altitude_m - self._home.altitude_m, self._climb_mps, north, east,
         )  # fmt: skip
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[Asked]:
         """See `Vehicle`: there is no ground station."""
         return []
+
+    def answer(self, asked: Asked, *, accepted: bool) -> None:
+        """See `Vehicle`: nobody asks."""
 
     def take_over(self) -> None:
         """See `Vehicle`."""
@@ -279,6 +282,10 @@ class TeensyVehicle:
     def hand_back(self) -> None:
         """See `Vehicle`: commands stop coming, which the Teensy must take as its sign."""
         self.reading.control = Control.THEIRS
+
+    def let_go(self) -> None:
+        """See `Vehicle`."""
+        self.hand_back()
 
     def announce(self, status: Status, text: str = "") -> None:
         """See `Vehicle`: there is nobody to tell."""

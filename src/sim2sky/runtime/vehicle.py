@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from sim2sky.runtime.state import Command, Sample
 
-__all__ = ["Control", "Reading", "Request", "Status", "Vehicle"]
+__all__ = ["Asked", "Control", "Reading", "Request", "Status", "Vehicle"]
 
 
 class Control(Enum):
@@ -22,13 +23,28 @@ class Control(Enum):
 
 
 class Request(Enum):
-    """What a ground station asks of the flight agent."""
+    """What a ground station, or the autopilot by its own arming, asks of the flight agent."""
 
     ENGAGE = auto()
     DISENGAGE = auto()
     KILL = auto()
     DISARM = auto()
     ARM = auto()
+    FOLLOW = auto()
+
+
+class Asked(NamedTuple):
+    """A request.
+
+    Attributes:
+        request: what is asked.
+        answer_to: system, component and command number; None where nobody waits for an answer.
+        setpoint: of `FOLLOW`, new values of fields of `Setpoint`.
+    """
+
+    request: Request
+    answer_to: tuple[int, int, int] | None = None
+    setpoint: Mapping[str, float] | None = None
 
 
 class Status(NamedTuple):
@@ -55,7 +71,6 @@ class Reading:
         sample: state estimate; None until each part of it has come once. Its time is that of its oldest part.
         battery_v: NaN where nobody says.
         rc_us: pulse width by receiver channel, the first is channel 1; empty where none came lately.
-        armed: None where nobody says.
         mode: the autopilot's own name of its flight mode; empty where it has none.
         control: who commands.
         problem: what came up during the last `receive` that ends our control; empty where nothing did.
@@ -64,7 +79,6 @@ class Reading:
     sample: Sample | None = None
     battery_v: float = math.nan
     rc_us: tuple[int, ...] = ()
-    armed: bool | None = None
     mode: str = ""
     control: Control = Control.THEIRS
     problem: str = ""
@@ -107,8 +121,12 @@ class Vehicle(Protocol):
         """The newest of everything; changes with each `receive`."""
         ...
 
-    def requests(self) -> list[Request]:
-        """What ground stations have asked for since the last call."""
+    def requests(self) -> list[Asked]:
+        """What has been asked for since the last call."""
+        ...
+
+    def answer(self, asked: Asked, *, accepted: bool) -> None:
+        """Tell whoever asked whether it was done."""
         ...
 
     def take_over(self) -> None:
@@ -125,6 +143,10 @@ class Vehicle(Protocol):
 
     def hand_back(self) -> None:
         """Ask the autopilot to fly again; `reading.control` says when it does."""
+        ...
+
+    def let_go(self) -> None:
+        """Stop commanding at once and leave the flight mode as it is: the sticks are the pilot's."""
         ...
 
     def announce(self, status: Status, text: str = "") -> None:
