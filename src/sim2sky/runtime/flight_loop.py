@@ -114,6 +114,7 @@ class FlightLoop:
         Raises:
             LinkError: the link broke.
         """
+        self._finishing = False
         end = self._clock.now_ns() + (int(duration_s * _S) if duration_s < 1e9 else 1 << 62)
         due = self._clock.now_ns()
         while not (self._engage_by.by == "now" and self.summary.engagements and not self._engaged):
@@ -184,9 +185,9 @@ class FlightLoop:
             if edge is Edge.ON:
                 self._wanted = True
             elif edge is Edge.OFF:
-                self._disengage("the pilot's switch")
+                self._give_back("disengaged by the pilot's switch")
             elif self._engaged and not widths:
-                self._disengage("the receiver is silent")
+                self._give_back("the receiver is silent")
         for asked in self._vehicle.requests():
             self._vehicle.answer(asked, accepted=self._obey(asked))
         self._watch_silence(now)
@@ -199,7 +200,7 @@ class FlightLoop:
                     return False
                 self._wanted = True
             case Request.DISENGAGE:
-                self._disengage("a ground station")
+                self._give_back("disengaged by a ground station")
             case Request.KILL:
                 return self._kill()
             case Request.DISARM:
@@ -276,10 +277,6 @@ class FlightLoop:
         if sample is None:
             raise AssertionError("engaged without a state estimate")
         return sample
-
-    def _disengage(self, who: str) -> None:
-        self._wanted = False
-        self._give_back(f"disengaged by {who}")
 
     def _give_back(self, reason: str) -> None:
         """Begin to hand back; after a kill nothing that could start the motor is done."""
