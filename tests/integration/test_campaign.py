@@ -152,8 +152,10 @@ def test_a_bundle_without_limits_needs_them_from_elsewhere(tmp_path: Path) -> No
     bundle = make_bundle(tmp_path / "b", vehicle="ultrastick25e")
     with pytest.raises(BundleError, match="no safety limits"):
         FlightJob.of(bundle, SHORT)
-    gains = AIRFRAMES["ultrastick25e"].gains.to_json()  # a fallback law is never missing
-    assert FlightJob.of(bundle, SHORT, {"roll_max": 50.0}).safety == {"roll_max": 50.0, "fallback": gains}
+    safety = FlightJob.of(bundle, SHORT, {"roll_max": 50.0, "airspeed_max_mps": 28.0}).safety
+    gains = AIRFRAMES["ultrastick25e"].gains.to_json()  # a fallback law is never missing, nor what it can do
+    assert safety["fallback"] == gains and safety["fallback_bank_deg"] == 38
+    assert safety["roll_max"] == 50.0 and safety["airspeed_max_mps"] == 28.0  # what is asked for wins
 
 
 @pytest.mark.parametrize("rate", [10.0, 20.0, 25.0, 50.0, 7.0])

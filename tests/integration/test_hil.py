@@ -268,7 +268,7 @@ def test_a_policy_killed_in_flight_does_not_end_the_episode_and_the_next_one_fli
     def kill(episode: int, outcome: EpisodeOutcome) -> None:
         pids.append(policy_process().pid)
         if episode < n - 2:
-            threading.Timer(0.03, os.kill, (pids[-1], signal.SIGKILL)).start()
+            threading.Timer(0.02 * (episode + 1), os.kill, (pids[-1], signal.SIGKILL)).start()
 
     result = run_hil(
         agent_command(bundle), settings(), list(range(n)), log_dir=tmp_path, progress=kill, environment=ENV

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
 
     def plan(*kinds: str, tick: int = 3, **values: float) -> Path:
         log = tmp_path / "faults.txt"
-        options = {"kinds": kinds, "seed": 1, "first": tick, "last": tick, "spread_s": 0.0, "slow_s": 0.5}
+        options = {"kinds": kinds, "seed": 1, "first": tick, "last": tick, "spread_s": 0.0, "slow_s": 1.5}
         monkeypatch.setenv("FAULTS", json.dumps({**options, "log": str(log), **values}))
         return log
 
@@ -113,7 +114,7 @@ def test_whatever_befalls_the_policy_the_call_returns_in_time_and_a_new_process_
     bundle: Bundle, faults: Callable[..., Path], kind: str
 ) -> None:
     log = faults(kind, *["nan"] * 20)
-    deadline_s = 0.3
+    deadline_s = 1.0
     with PolicyProcess(bundle, deadline_s=deadline_s, worker=FAULTY) as policy:
         first = policy.pid
         for _ in range(3):
@@ -141,7 +142,7 @@ def test_whatever_befalls_the_policy_the_call_returns_in_time_and_a_new_process_
             calls += 1
             time.sleep(0.002)
         assert policy.restarts == 1 and policy.problem and first is not None
-        assert longest < deadline_s + 1.0
+        assert longest < deadline_s + 2.0
         if kind in LATE:
             assert calls >= LATE_TICKS - 1
         until(lambda: gone(first), "the first process to end")
@@ -180,7 +181,7 @@ def test_while_an_answer_is_outstanding_nothing_waits_for_it(bundle: Bundle) -> 
         for _ in range(LATE_TICKS - 2):
             policy(OBSERVATION)
             assert policy.state is PolicyState.LATE
-        assert time.monotonic() - begun < 0.3
+        assert time.monotonic() - begun < 0.3 * (LATE_TICKS - 2) / 2
 
 
 def test_a_stopped_process_that_goes_on_is_asked_again(bundle: Bundle) -> None:
@@ -261,7 +262,7 @@ def test_a_policy_that_does_not_come_back_is_dead_after_reset_and_says_why(tmp_p
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_fallback_law_commands_within_three_ticks_and_hands_back(bundle: Bundle, sign: signal.Signals) -> None:
     period_s = 1.0 / bundle.contract.rate_hz
-    with supervised_agent(bundle) as (agent, policy):
+    with supervised_agent(bundle, paced=False) as (agent, policy):  # so that a loaded machine is no late policy
         for k in range(10):
             assert agent.tick(sample(time_ns=int(k * period_s * 1e9)), SETPOINT, int(k * period_s * 1e9)).guard == 0
         assert policy.pid is not None
@@ -272,7 +273,7 @@ def test_the_fallback_law_commands_within_three_ticks_and_hands_back(bundle: Bun
             now = int(k * period_s * 1e9)
             started = time.monotonic()
             tick = agent.tick(sample(time_ns=now), SETPOINT, now)
-            assert time.monotonic() - started < period_s + 0.5 and all(map(np.isfinite, tick.command))
+            assert time.monotonic() - started < LOCKSTEP_DEADLINE_S + 2.0 and all(map(np.isfinite, tick.command))
             guards.append(tick.guard)
             k += 1
             assert time.monotonic() < deadline, policy.problem
@@ -423,10 +424,11 @@ def test_in_lockstep_a_slow_machine_is_no_late_policy(bundle: Bundle) -> None:
         inside = make_agent(bundle)
         for _ in range(3):
             child.suspend()
-            resume = subprocess.Popen(["sh", "-c", f"sleep 0.1; kill -CONT {child.pid}"])
+            resume = threading.Timer(0.1, child.resume)
+            resume.start()
             tick = agent.tick(sample(), SETPOINT, 0)
             assert tick.guard == Mode.POLICY and tick.command == inside.tick(sample(), SETPOINT, 0).command
-            assert resume.wait() == 0
+            resume.join()
 
 
 def test_the_worker_refuses_what_is_no_observation(bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.loader import default_path, load_settings, parse_settings
 from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
+from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.errors import ConfigError
 
 SPECIFIED = """
@@ -68,7 +69,10 @@ def test_resolved_safety_is_complete_and_the_block_wins() -> None:
     assert resolved.extends is None
     assert resolved.aileron_max == 10
     assert resolved.elevator_max == 25
-    assert set(resolved.values) == set(SafetySettings.model_fields) - {"extends"}
+    for name in AIRFRAMES:  # what belongs to the airframe stands in its own file, and nowhere twice
+        own = load_settings(default_path("safety", name), SafetySettings, section="safety").values
+        assert set(own) | set(resolved.values) == set(SafetySettings.model_fields) - {"extends"}
+        assert not set(own) & set(resolved.values)
 
 
 def test_without_extends_missing_stays_missing() -> None:
@@ -129,3 +133,21 @@ def test_mistakes_are_named_by_line_and_closest_key(text: str, message: str) -> 
 def test_mistakes_in_the_deployment_file(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_settings(text, DeploymentSettings, source="d.yaml", section="deployment")
+
+
+@pytest.mark.parametrize(
+    ("given", "opened"),
+    [
+        ("", "local:out/target"),
+        ("local:x", "local:x"),
+        ("pi@10.0.0.2", "ssh://pi@10.0.0.2/home/jetson/controls/models"),
+        ("host", "ssh://jetson@192.168.1.100/home/jetson/controls/models"),
+        ("ssh://pi@10.0.0.2:2222/~/x", "ssh://pi@10.0.0.2:2222/~/x"),
+    ],
+)
+def test_what_a_target_on_the_command_line_means(given: str, opened: str) -> None:
+    from sim2sky.deployment.deploy_plan import DeployPlan
+
+    settings = load_settings(default_path("deployment"), DeploymentSettings, section="deployment")
+    plan = DeployPlan("hawk", Path("model.zip"), Path("out"), settings, ValidationSettings(), given)
+    assert plan.target_name == opened

@@ -80,7 +80,7 @@ def test_a_state_with_nan_never_reaches_the_policy() -> None:
     tick = agent.tick(sample(p_radps=NAN), SETPOINT, 0)
     assert len(policy.seen) == 1 and np.isnan(tick.action).all() and np.isnan(tick.observation).any()
     assert tick.guard == Mode.HOLD and all(map(math.isfinite, tick.command))
-    assert tick.trips == Trip.NONFINITE_STATE | Trip.NONFINITE_ACTION
+    assert tick.trips == Trip.NONFINITE_STATE | Trip.NONFINITE_ACTION | Trip.BRIDGED
     assert agent.tick(sample(), SETPOINT, 0).guard == Mode.POLICY
 
 

@@ -48,11 +48,11 @@ def test_every_required_limit_is_missed(name: str) -> None:
         ({"elevator_max": -25.0}, "'elevator_max' must be above 0"),
         ({"rudder_max": 1.0}, "rudder_max 1 deg leaves less than 20%"),
         ({"altitude_min": 600.0}, "max_altitude_m must lie above altitude_min"),
-        ({"altitude_min": 470.0}, "less than 50 m between"),
+        ({"altitude_min": 455.0}, "less than 50 m between"),
         ({"altitude_min": -100.0}, "less than 10 m to the ground"),
         ({"max_altitude_m": 1e9}, "max_altitude_m 1e+09 is above"),
         ({"max_range_m": 1e9}, "max_range_m 1e+09 is above"),
-        ({"max_range_m": 30.0}, "less than three turn radii"),
+        ({"max_range_m": 50.0}, "less than three turn radii"),
         ({"kill_switch_enabled": False}, "kill_switch_enabled is False: it must be true"),
         ({"geofence_enabled": False}, "geofence_enabled is False"),
         ({"preflight_checks_required": False}, "preflight_checks_required is False"),
@@ -65,10 +65,17 @@ def test_every_required_limit_is_missed(name: str) -> None:
         ({"throttle_min": 0.5}, "too much to descend"),
         ({"surface_slew_per_s": 1e6}, "limits nothing"),
         ({"stale_data_ms": 5000.0, "blind_data_ms": 6000.0}, "stale_data_ms 5000 is above"),
+        ({"fallback_bank_deg": 41.0}, "more than the fallback law's 40 deg"),
+        ({"fallback_bank_deg": 72.0}, "roll_max 70 would stop it"),
+        ({"hold_last_ms": 1000.0}, "hold_last_ms 1000 is above 200"),
+        ({"airspeed_min_mps": 5.0}, "below the stall at 8.9"),
+        ({"airspeed_min_mps": 17.0}, "above the airspeeds this aircraft flies at"),
+        ({"airspeed_max_mps": 18.0}, "below the airspeeds this aircraft flies at"),
+        ({"geofence_polygons": [[[100, 100], [200, 100], [200, 200]]]}, "polygon 1 does not contain home"),
         ({"stale_data_ms": 300.0, "blind_data_ms": 200.0}, "blind_data_ms must not be below"),
     ],
 )
-def test_insane_limits_are_refused_by_name(change: dict[str, float | bool], message: str) -> None:
+def test_insane_limits_are_refused_by_name(change: dict[str, object], message: str) -> None:
     missing, problems = check_safety({**DEFAULT, **change}, AIRFRAMES["ultrastick25e"])
     assert missing == []
     assert any(message in problem for problem in problems), problems

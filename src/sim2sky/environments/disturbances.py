@@ -16,6 +16,7 @@ from sim2sky.runtime.state import Sample, Setpoint
 __all__ = ["Scenario", "SensorModel", "draw_scenario"]
 
 _NOT_SCALED = ("CLm",)  # a location on the drag polar, not a derivative
+LONGEST_APPROACH_S = 24.0  # longer episodes leave any small fence anyhow
 _SENSOR_COLUMNS = 9  # roll, pitch, yaw, p, q, r, airspeed, altitude, climb rate
 
 
@@ -78,6 +79,8 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
         pitch_rad=airframe.trim_alpha_rad + symmetric(0.12),
     )
     wind, wind_direction = uniform(d.wind_mps), symmetric(math.pi)
+    blowing = (wind * math.cos(wind_direction), wind * math.sin(wind_direction))
+    start = _before_home(setpoint, blowing, min(task.duration_s, LONGEST_APPROACH_S))
     parameters = PlantParameters(
         mass_offset_kg=uniform(r.mass_offset_kg),
         cg_offset_m=uniform(r.cg_offset_m),
@@ -96,9 +99,9 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
     sigma = base * uniform(s.noise_scale)
     bias = base * rng.uniform(-1.0, 1.0, _SENSOR_COLUMNS)
     return Scenario(
-        initial=InitialState(altitude, airspeed, roll, pitch, heading, alpha),
+        initial=InitialState(altitude, airspeed, roll, pitch, heading, alpha, *start),
         parameters=parameters,
-        air=Air(wind * math.cos(wind_direction), wind * math.sin(wind_direction), uniform(d.turbulence_w20_mps)),
+        air=Air(*blowing, uniform(d.turbulence_w20_mps)),
         setpoint=setpoint,
         action_delay_substeps=round(uniform(d.action_delay_s) * settings.physics_hz),
         observation_delay_substeps=round(uniform(d.observation_delay_s) * settings.physics_hz),
@@ -109,6 +112,16 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
         rate_amplitudes_radps=(uniform((0.3, 0.8)), uniform((0.05, 0.2)), uniform((0.03, 0.1))),
         rate_periods_s=(uniform((2.5, 4.0)), uniform((3.0, 5.0)), uniform((3.0, 5.0))),
     )
+
+
+def _before_home(setpoint: Setpoint, wind: tuple[float, float], duration_s: float) -> tuple[float, float]:
+    """Where to start so that the aircraft, on its setpoint's heading, is over home halfway: north and east, m.
+
+    An episode then flies as far from home as it must and no farther, and the fence has no say in it. Draws nothing.
+    """
+    north = setpoint.airspeed_mps * math.cos(setpoint.heading_rad) + wind[0]
+    east = setpoint.airspeed_mps * math.sin(setpoint.heading_rad) + wind[1]
+    return -0.5 * duration_s * north, -0.5 * duration_s * east
 
 
 class SensorModel:

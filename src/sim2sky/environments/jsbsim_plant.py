@@ -27,7 +27,10 @@ _INSTANT_RADPS = 1e9
 
 @dataclass(frozen=True)
 class InitialState:
-    """Where and how an episode starts: no body rates, no sideslip, `alpha_rad` between path and nose. Home is at 0."""
+    """Where and how an episode starts: no body rates, no sideslip, `alpha_rad` between path and nose.
+
+    `north_m` and `east_m` are from home.
+    """
 
     altitude_m: float = 150.0
     airspeed_mps: float = 18.0
@@ -35,6 +38,8 @@ class InitialState:
     pitch_rad: float = 0.0
     yaw_rad: float = 0.0
     alpha_rad: float = 0.0
+    north_m: float = 0.0
+    east_m: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class JsbsimPlant:
         self.airframe = airframe
         self.dt_s = 1.0 / physics_hz
         self._elevator_offset = 0.0
+        self._start = (0.0, 0.0)
         self._thrust_scale = 1.0
 
     def reset(self, initial: InitialState, parameters: PlantParameters, air: Air, command: Command, seed: int) -> None:
@@ -103,6 +109,7 @@ class JsbsimPlant:
         self._bind()
         self._set_parameters(parameters)
 
+        self._start = (initial.north_m, initial.east_m)
         speed = initial.airspeed_mps
         gamma = initial.pitch_rad - initial.alpha_rad * math.cos(initial.roll_rad)
         horizontal = speed * math.cos(gamma)
@@ -230,8 +237,8 @@ class JsbsimPlant:
             self._vc() * FT,
             self._h() * FT,
             self._hdot() * FT,
-            self._north() * FT,
-            self._east() * FT,
+            self._start[0] + self._north() * FT,
+            self._start[1] + self._east() * FT,
             self._v_north() * FT,
             self._v_east() * FT,
         )
@@ -242,8 +249,8 @@ class JsbsimPlant:
         altitude = self._h() * FT
         return (
             self._time(),
-            self._north() * FT,
-            self._east() * FT,
+            self._start[0] + self._north() * FT,
+            self._start[1] + self._east() * FT,
             -altitude,
             u,
             v,

@@ -1,7 +1,8 @@
 """The guard between a policy and the actuators: monitor, switch, recovery (after ASTM F3269), then hard limits.
 
 Whatever comes in, what goes out is finite and within the limits. When nothing is wrong the policy's command passes
-bit for bit. numpy-free and without I/O or clocks, so that it can be enumerated and fuzzed.
+bit for bit. numpy-free and without I/O or clocks, so that it can be enumerated and fuzzed. What is wrong is found in
+`watch`, what is done about it decided in `ladder`, where to fly in `guidance`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,37 @@ from typing import NamedTuple, Protocol
 
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import ContractError
-from sim2sky.runtime.ladder import SWITCHING, Mode, Trip
+from sim2sky.runtime.engagement import engagement_problems
+from sim2sky.runtime.guidance import Guidance, loiter_radius
+from sim2sky.runtime.ladder import SWITCHING, Action, Mode, Situation, Trip, decide
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.state import CHANNELS, NOMINAL, Command, Health, PolicyState, Sample, Setpoint
+from sim2sky.runtime.watch import Bound, Watch
 from sim2sky.telemetry.trips import TripEvent, TripLog
 
 __all__ = ["SWITCHING", "FallbackLaw", "Guarded", "Mode", "SafetyMonitor", "Trip", "command_limits"]
 
 NEUTRAL = Command(0.0, 0.0, 0.0, 0.0)
+BRIDGE_TICKS = 2  # at any rate: the fallback law commands within three ticks of the policy's last answer
+BLEND_S = 0.3  # time constant with which a command is led over to whoever commands next
+BLENDED_OUT = 0.01  # of full travel: the rest of the way is one step
+HOME_RADII = 1.5
+
+_SWITCHING = int(SWITCHING)
+_KILL, _LATE, _DEAD, _NONFINITE_ACTION = (
+    int(t) for t in (Trip.KILL, Trip.POLICY_LATE, Trip.POLICY_DEAD, Trip.NONFINITE_ACTION)
+)
+_SURFACE, _THROTTLE, _SLEW = int(Trip.SURFACE_LIMIT), int(Trip.THROTTLE_LIMIT), int(Trip.SLEW_LIMIT)
+_BRIDGED, _BLENDED, _BATTERY = int(Trip.BRIDGED), int(Trip.BLENDED), int(Trip.BATTERY)
+_URGENT = int(
+    Trip.ATTITUDE | Trip.ALTITUDE_LOW | Trip.ALTITUDE_HIGH | Trip.RANGE | Trip.AIRSPEED_LOW | Trip.AIRSPEED_HIGH
+    | Trip.SINK | Trip.OUT_OF_CONTRACT
+)  # fmt: skip
+"""With these the fallback law's own command is sent at once: continuing the last one is what led here."""
+_BRIDGE, _SETTLING, _PERSISTENT, _AT_HOME = (
+    int(s) for s in (Situation.BRIDGE, Situation.SETTLING, Situation.PERSISTENT, Situation.HOME)
+)
+_BY_LAW = frozenset({Action.HOLD, Action.RETURN, Action.LOITER, Action.CIRCLE, Action.DESCEND})
 
 
 class FallbackLaw(Protocol):
@@ -60,6 +84,11 @@ class SafetyMonitor:
         dt_s: control period, s.
         surface_limit_rad: deflection of aileron, elevator and rudder at command 1, rad.
         trim: command held when there is no usable state at all.
+        bounds: measured quantities that the policy's contract limits.
+
+    Attributes:
+        events: why and when the guard stepped in, of this episode.
+        watch: what finds out what is wrong.
 
     The kill switch latches: throttle zero and surfaces neutral until `disarm`, then `arm`. A new episode or a reset
     does not clear it.
@@ -73,6 +102,7 @@ class SafetyMonitor:
         *,
         surface_limit_rad: tuple[float, float, float],
         trim: Command = NEUTRAL,
+        bounds: tuple[Bound, ...] = (),
     ) -> None:
         if not (math.isfinite(dt_s) and dt_s > 0):
             raise ContractError(f"the control period must be above 0 s, got {dt_s}")
@@ -86,10 +116,13 @@ class SafetyMonitor:
         self.slew = Command(surface, surface, surface, throttle)
         self._fallback = fallback
         self._trim = trim
-        self._hold_ticks = math.ceil(limits.recovery_s / dt_s - 1e-9)
-        self._roll = math.radians(limits.roll_max)
-        self._pitch = (math.radians(limits.pitch_min), math.radians(limits.pitch_max))
-        self._margin = math.radians(limits.attitude_hysteresis_deg)
+        self._glide = trim._replace(throttle=0.0)
+        self.watch = Watch(limits, dt_s, bounds)
+        self._guidance = Guidance(limits)
+        self._recovery_ticks = max(math.ceil(limits.recovery_s / dt_s - 1e-9), 1)
+        self._return_ticks = math.ceil(limits.return_after_s / dt_s - 1e-9)
+        self._bridge_ticks = min(math.floor(limits.hold_last_ms * 1e-3 / dt_s + 1e-9), BRIDGE_TICKS)
+        self._fade = math.exp(-dt_s / BLEND_S)
         self._killed = False
         self._armed = True
         self.events = TripLog()
@@ -109,21 +142,32 @@ class SafetyMonitor:
             raise ContractError("the contract names no control rate")
         aileron, elevator, rudder = (signals[name].deflection_limit_rad for name in CHANNELS[:3])
         trim = Command(*(signals[name].command_neutral for name in CHANNELS))
-        surface_limit_rad = (aileron, elevator, rudder)
-        return cls(limits, fallback, 1.0 / contract.rate_hz, surface_limit_rad=surface_limit_rad, trim=trim)
+        observed = [s for box in contract.inputs for s in box.signals if s.name in Sample.__dataclass_fields__]
+        return cls(
+            limits,
+            fallback,
+            1.0 / contract.rate_hz,
+            surface_limit_rad=(aileron, elevator, rudder),
+            trim=trim,
+            bounds=tuple((s.name, s.low, s.high) for s in observed),
+        )
 
     def reset(self) -> None:
         """New episode: forget trips, last command and last state. A kill stays."""
-        self._mode = Mode.POLICY
-        self._active = Trip(0)  # envelope trips, with hysteresis
-        self._clear_ticks = 0
+        self.watch.reset()
+        self._guidance.reset()
+        self._fallback.reset()
+        self.events.clear()
+        self._action = Action.POLICY
         self._previous: Command | None = None
-        self._sample: Sample | None = None
         self._hold: Setpoint | None = None
+        self._bump: tuple[float, ...] | None = None  # what is still added to lead one command over into the next
+        self._bridge = float(self._bridge_ticks)  # ticks for which the last command may still be repeated
+        self._relieved = False  # the policy has been relieved and not come back yet
+        self._relieved_ticks = 0
+        self._clear_ticks = 0
         self._tick = 0
         self._last: tuple[int, Mode] = (0, Mode.POLICY)
-        self.events.clear()
-        self._fallback.reset()
 
     @property
     def killed(self) -> bool:
@@ -147,6 +191,23 @@ class SafetyMonitor:
             self._armed = True
         return not self._killed
 
+    def engagement_problems(
+        self, sample: Sample, now_ns: int, *, wind: tuple[float, float] | None = None, battery_v: float = math.nan
+    ) -> list[str]:
+        """Why the policy should not be given this aircraft here and now; empty where nothing speaks against it.
+
+        Args:
+            sample: newest state estimate.
+            now_ns: on the clock of `sample.time_ns`.
+            wind: velocity of the air, north and east, m/s; None: estimated from the sample.
+            battery_v: NaN where it is not measured.
+        """
+        problems = ["the kill switch is latched, or the aircraft disarmed"] if self.killed else []
+        trim_speed = self.limits.fallback_airspeed_mps or sample.airspeed_mps
+        return problems + engagement_problems(
+            self.limits, sample, now_ns, wind=wind, battery_v=battery_v, airspeed_mps=trim_speed
+        )
+
     def guard(
         self, sample: Sample, setpoint: Setpoint, proposed: Command, now_ns: int, health: Health = NOMINAL
     ) -> Guarded:
@@ -159,14 +220,162 @@ class SafetyMonitor:
             now_ns: time of this tick on the clock of the sample.
             health: of the policy and the battery.
         """
-        guarded = self._guard(sample, setpoint, proposed, now_ns, health)
-        self._log(sample, now_ns, health, guarded)
-        return guarded
+        trips = self.watch.look(sample, now_ns, health.battery_v)
+        if not all(map(math.isfinite, proposed)):
+            trips |= _NONFINITE_ACTION
+        if health.policy is not PolicyState.ANSWERED:
+            trips |= _DEAD | _LATE if health.policy is PolicyState.DEAD else _LATE
+        if self._killed or not self._armed:
+            trips |= _KILL
+        action = decide(trips, self._situation(trips))
+        if action is Action.STOP:
+            command = NEUTRAL
+            self._bump = None
+        else:
+            command, trips = self._led_over(action, self._command(action, setpoint, proposed), trips)
+            command, trips = self._limited(command, trips)
+        self._account(action)
+        self._previous = command
+        mode = action.mode
+        self._log(sample, now_ns, health, trips, mode)
+        return Guarded(command, mode, Trip(trips))
 
-    def _log(self, s: Sample, now_ns: int, health: Health, guarded: Guarded) -> None:
-        trips, mode = int(guarded.trips), guarded.mode
+    def _situation(self, trips: int) -> int:
+        situation = _BRIDGE if self._bridge >= 1.0 and self._previous is not None else 0
+        if self._relieved:
+            self._clear_ticks = 0 if trips & _SWITCHING else self._clear_ticks + 1
+            if self._clear_ticks < self._recovery_ticks:
+                situation |= _SETTLING
+            if self._relieved_ticks >= self._return_ticks:
+                situation |= _PERSISTENT
+        if (trips & _BATTERY or situation & _PERSISTENT) and self._at_home():
+            situation |= _AT_HOME
+        return situation
+
+    def _at_home(self) -> bool:
+        fix, sample = self.watch.fix, self.watch.sample
+        if fix is None or sample is None:
+            return False
+        return math.hypot(*fix) < HOME_RADII * loiter_radius(self.limits, self._speed(sample, None))
+
+    def _account(self, action: Action) -> None:
+        """Remember who flew."""
+        if action is Action.POLICY:
+            self._relieved, self._relieved_ticks = False, 0
+            self._bridge = min(self._bridge + self._bridge_ticks / self._recovery_ticks, self._bridge_ticks)
+        elif action is Action.REPEAT:
+            self._bridge -= 1.0
+        else:
+            self._relieved = True
+            self._relieved_ticks += 1
+            self._bridge = 0.0
+            if action is Action.STOP:  # armed again, the fallback law takes the aircraft over first
+                self._clear_ticks = -1
+        self._action = action
+
+    def _command(self, action: Action, setpoint: Setpoint, proposed: Command) -> Command:
+        """What the action commands, before it is led over and limited."""
+        if action is Action.POLICY:
+            return proposed
+        if action is Action.REPEAT:
+            return self._previous or self._trim
+        sample = self.watch.sample
+        if action not in _BY_LAW or sample is None:
+            return self._glide if action is Action.TERMINATE else self._trim
+        if self._action not in _BY_LAW or self._hold is None:
+            self._fallback.reset()
+            self._hold = Setpoint(
+                altitude_m=self._safe_altitude(sample.altitude_m),
+                airspeed_mps=self._speed(sample, setpoint),
+                heading_rad=sample.yaw_rad,
+            )
+        self._hold = target = self._target(action, sample, self._hold)
+        try:
+            command = self._fallback.command(sample, target)
+        except (ArithmeticError, ValueError):  # finite but absurd states overflow
+            command = None
+        if command is None or not all(map(math.isfinite, command)):
+            self._fallback.reset()
+            return self._trim
+        return command
+
+    def _target(self, action: Action, s: Sample, hold: Setpoint) -> Setpoint:
+        fix, guidance, wind = self.watch.fix, self._guidance, self.watch.wind.wind
+        if action is not self._action:
+            guidance.reset(self.watch.side)
+        if action is Action.HOLD:
+            return hold
+        altitude = hold.altitude_m
+        if action is Action.CIRCLE or fix is None:
+            heading = guidance.circle(s)
+        elif action is Action.RETURN:
+            heading = guidance.home(s, *fix, wind)
+        else:
+            heading = guidance.loiter(s, *fix, wind, hold.airspeed_mps)
+            if action is Action.DESCEND:
+                altitude = self._safe_altitude(-math.inf)
+        return Setpoint(altitude, hold.airspeed_mps, heading)
+
+    def _speed(self, sample: Sample, setpoint: Setpoint | None) -> float:
+        """Airspeed for the fallback law: configured, or the setpoint's, or the one flown; within the limits."""
+        limits = self.limits
+        speed = limits.fallback_airspeed_mps or (setpoint.airspeed_mps if setpoint is not None else 0.0)
+        if not 0.0 < speed < math.inf:
+            speed = sample.airspeed_mps
+        margin = 2.0 * limits.airspeed_hysteresis_mps
+        if limits.airspeed_min_mps:
+            speed = max(speed, limits.airspeed_min_mps + margin)
+        return min(speed, limits.airspeed_max_mps - margin) if limits.airspeed_max_mps else speed
+
+    def _safe_altitude(self, altitude_m: float) -> float:
+        """The altitude flown, moved inside floor and ceiling by the buffer and twice the hysteresis."""
+        margin = self.limits.altitude_buffer_m + 2.0 * self.limits.altitude_hysteresis_m
+        low, high = self.limits.altitude_min + margin, self.limits.max_altitude_m - margin
+        return min(max(altitude_m, low), high)
+
+    def _led_over(self, action: Action, command: Command, trips: int) -> tuple[Command, int]:
+        """Bumpless transfer: after a change of hands the first command continues the last one, and the difference
+        fades. Not where the fallback law must act at once."""
+        if action is Action.REPEAT:
+            return command, trips | _BRIDGED
+        to_policy, was = action is Action.POLICY, self._action
+        previous = self._previous
+        if previous is not None and action is not was and was is not Action.STOP:
+            from_policy = was in {Action.POLICY, Action.REPEAT}
+            if (to_policy and not from_policy) or (action in _BY_LAW and from_policy):
+                self._bump = tuple(p - c for p, c in zip(previous, command, strict=True))
+        bump = self._bump
+        if bump is None:
+            return command, trips
+        if trips & _URGENT or not (to_policy or action in _BY_LAW) or max(map(abs, bump)) < BLENDED_OUT:
+            self._bump = None
+            return command, trips
+        fade = self._fade
+        self._bump = tuple(b * fade for b in bump)
+        a, e, r, t = command
+        return Command(a + bump[0], e + bump[1], r + bump[2], t + bump[3]), trips | _BLENDED
+
+    def _limited(self, command: Command, trips: int) -> tuple[Command, int]:
+        """Slew limits, then absolute limits; identity for a command within both."""
+        previous, low, high, slew = self._previous, self.low, self.high, self.slew
+        values = list(command)
+        changed = False
+        for i in range(4):
+            value = values[i]
+            if previous is not None and abs(value - previous[i]) > slew[i]:
+                value = previous[i] + math.copysign(slew[i], value - previous[i])
+                trips |= _SLEW
+                changed = True
+            if value < low[i] or value > high[i]:
+                value = min(max(value, low[i]), high[i])
+                trips |= _THROTTLE if i == 3 else _SURFACE
+                changed = True
+            values[i] = value
+        return (Command(*values) if changed else command), trips
+
+    def _log(self, s: Sample, now_ns: int, health: Health, trips: int, mode: Mode) -> None:
         last_trips, last_mode = self._last
-        raised = trips & ~last_trips & int(SWITCHING)
+        raised = trips & ~last_trips & _SWITCHING
         if raised or mode is not last_mode:
             state = (
                 s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps, s.airspeed_mps, s.altitude_m,
@@ -177,118 +386,3 @@ class SafetyMonitor:
             self.events.count(trips)
         self._last = (trips, mode)
         self._tick += 1
-
-    def _guard(self, sample: Sample, setpoint: Setpoint, proposed: Command, now_ns: int, health: Health) -> Guarded:
-        trips = self._watch(sample, proposed, now_ns)
-        if health.policy is not PolicyState.ANSWERED:
-            trips |= Trip.POLICY_LATE
-        if self.killed:
-            self._mode, self._clear_ticks = Mode.KILLED, 0
-            self._previous = NEUTRAL
-            return Guarded(NEUTRAL, Mode.KILLED, trips | Trip.KILL)
-        self._switch(trips)
-        if self._mode is Mode.POLICY:
-            return self._limited(proposed, trips)
-        return self._limited(self._recover(setpoint, trips), trips)
-
-    def _watch(self, sample: Sample, proposed: Command, now_ns: int) -> Trip:
-        """Everything that takes control from the policy, except the kill switch."""
-        trips = Trip(0)
-        if _finite(sample):
-            self._sample = sample
-            self._envelope(sample)
-        else:
-            trips |= Trip.NONFINITE_STATE
-        if not all(map(math.isfinite, proposed)):
-            trips |= Trip.NONFINITE_ACTION
-        age_ms = math.inf if self._sample is None else abs(now_ns - self._sample.time_ns) * 1e-6
-        if age_ms > self.limits.stale_data_ms:
-            trips |= Trip.STALE_DATA
-        if age_ms > self.limits.blind_data_ms:
-            trips |= Trip.BLIND
-        return trips | self._active
-
-    def _envelope(self, s: Sample) -> None:
-        limits, was = self.limits, self._active
-        inside = self._margin if was & Trip.ATTITUDE else 0.0
-        active = Trip(0)
-        level = abs(s.roll_rad) <= self._roll - inside
-        if not (level and self._pitch[0] + inside <= s.pitch_rad <= self._pitch[1] - inside):
-            active |= Trip.ATTITUDE
-        if s.altitude_m < limits.altitude_min + (limits.altitude_hysteresis_m if was & Trip.ALTITUDE_LOW else 0.0):
-            active |= Trip.ALTITUDE_LOW
-        if s.altitude_m > limits.max_altitude_m - (limits.altitude_hysteresis_m if was & Trip.ALTITUDE_HIGH else 0.0):
-            active |= Trip.ALTITUDE_HIGH
-        fence = limits.max_range_m - (limits.range_hysteresis_m if was & Trip.RANGE else 0.0)
-        if limits.geofence_enabled and math.hypot(s.north_m, s.east_m) > fence:
-            active |= Trip.RANGE
-        self._active = active
-
-    def _switch(self, trips: Trip) -> None:
-        if trips or self._mode is Mode.KILLED:  # after a kill, too, the fallback law takes the aircraft over first
-            if self._mode is not Mode.HOLD:
-                self._fallback.reset()
-                self._hold = None
-            self._mode, self._clear_ticks = Mode.HOLD, 0
-        elif self._mode is not Mode.POLICY:
-            self._clear_ticks += 1
-            if self._clear_ticks >= self._hold_ticks:
-                self._mode = Mode.POLICY
-
-    def _recover(self, setpoint: Setpoint, trips: Trip) -> Command:
-        """The fallback law's command towards a safe state, or the trim where there is no state to act on."""
-        sample = self._sample
-        if sample is None or trips & Trip.BLIND:
-            self._hold = None
-            return self._trim
-        if self._hold is None:
-            speed = self.limits.fallback_airspeed_mps or setpoint.airspeed_mps
-            self._hold = Setpoint(
-                altitude_m=self._safe_altitude(sample.altitude_m),
-                airspeed_mps=speed if math.isfinite(speed) and speed > 0 else sample.airspeed_mps,
-                heading_rad=sample.yaw_rad,
-            )
-        target = self._hold
-        if trips & Trip.RANGE:  # turn home
-            home = math.atan2(-sample.east_m, -sample.north_m)
-            target = Setpoint(target.altitude_m, target.airspeed_mps, home)
-            self._hold = target
-        try:
-            command = self._fallback.command(sample, target)
-        except (ArithmeticError, ValueError):  # finite but absurd states overflow
-            command = None
-        if command is None or not all(map(math.isfinite, command)):
-            self._fallback.reset()
-            return self._trim
-        return command
-
-    def _safe_altitude(self, altitude_m: float) -> float:
-        """The altitude flown, moved inside floor and ceiling by twice the hysteresis."""
-        margin = 2.0 * self.limits.altitude_hysteresis_m
-        low, high = self.limits.altitude_min + margin, self.limits.max_altitude_m - margin
-        return min(max(altitude_m, low), high)
-
-    def _limited(self, command: Command, trips: Trip) -> Guarded:
-        """Slew limits, then absolute limits; identity for a command within both."""
-        values = list(command)
-        previous = self._previous
-        for i in range(4):
-            value = values[i]
-            if previous is not None and abs(value - previous[i]) > self.slew[i]:
-                value = previous[i] + math.copysign(self.slew[i], value - previous[i])
-                trips |= Trip.SLEW_LIMIT
-            if value < self.low[i] or value > self.high[i]:
-                value = min(max(value, self.low[i]), self.high[i])
-                trips |= Trip.THROTTLE_LIMIT if i == 3 else Trip.SURFACE_LIMIT
-            values[i] = value
-        sent = Command(*values)
-        self._previous = sent
-        return Guarded(sent, self._mode, trips)
-
-
-def _finite(s: Sample) -> bool:
-    values = (
-        s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps,
-        s.airspeed_mps, s.altitude_m, s.climb_rate_mps, s.north_m, s.east_m,
-    )  # fmt: skip
-    return all(map(math.isfinite, values))

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.agent.contract import Contract
 from sim2sky.config.environment import EnvironmentSettings
+from sim2sky.config.loader import default_path, load_settings
+from sim2sky.config.safety import SafetySettings
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
@@ -29,6 +31,7 @@ __all__ = [
     "collect_observations",
     "environment_for",
     "is_flyable",
+    "safety_of",
     "why_not_flyable",
 ]
 
@@ -71,6 +74,15 @@ def environment_for(contract: Contract, base: EnvironmentSettings) -> Environmen
     return EnvironmentSettings.model_validate(data)
 
 
+def safety_of(limits: Mapping[str, Any], vehicle: str) -> dict[str, Any] | None:
+    """`safety.json` for a vehicle: limits, what `configs/safety` has for the airframe and `limits` leaves out, and the
+    fallback law's gains; None for a vehicle we do not know."""
+    if vehicle not in AIRFRAMES:
+        return None
+    own = load_settings(default_path("safety", vehicle), SafetySettings, section="safety").values
+    return {**own, **limits, "fallback": AIRFRAMES[vehicle].gains.to_json()}
+
+
 @dataclass(frozen=True)
 class FlightJob:
     """What a worker needs to fly episodes; plain data, so that it travels to other processes and machines.
@@ -109,14 +121,13 @@ class FlightJob:
             BundleError: neither the bundle nor the caller has safety limits.
         """
         environment = environment_for(bundle.contract, base)
-        safety = bundle.safety() or (dict(limits) if limits else None)
+        safety = bundle.safety() or (safety_of(limits, bundle.contract.vehicle) if limits else None)
         if safety is None:
             raise BundleError(
                 f"bundle {bundle.path} has no safety limits",
                 hint="export it again with sim2sky export, or sim2sky deploy",
             )
-        gains = AIRFRAMES[bundle.contract.vehicle].gains.to_json()  # for limits that came without a fallback law
-        return cls(str(bundle.path), bundle.digest, environment, {"fallback": gains, **safety}, fmt)
+        return cls(str(bundle.path), bundle.digest, environment, safety, fmt)
 
 
 class Flyer:

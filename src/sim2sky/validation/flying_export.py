@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment.bundling import rebundle
 from sim2sky.deployment.candidates import BASELINE, Flight, candidates_for, measure
 from sim2sky.deployment.choice import choose, render_table
-from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import channel_names
 from sim2sky.environments.tasks import tolerances
 from sim2sky.runtime.inference import GOLDEN_TOLERANCE
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.checks import ProgressHook
-from sim2sky.validation.flight import FlightJob, collect_observations, is_flyable
+from sim2sky.validation.flight import FlightJob, collect_observations, is_flyable, safety_of
 
 __all__ = ["Optimised", "optimise_bundle", "rollout_of", "safety_of"]
 
@@ -37,13 +36,6 @@ ERROR_MARGIN = 1.5  # int8 products round differently on other processors
 
 def _ignore(_: str, __: Progress) -> None:
     """The default listener."""
-
-
-def safety_of(limits: Mapping[str, Any], vehicle: str) -> dict[str, Any] | None:
-    """`safety.json` for a vehicle: limits and the fallback law's gains; None for a vehicle we do not know."""
-    if vehicle not in AIRFRAMES:
-        return None
-    return {**limits, "fallback": AIRFRAMES[vehicle].gains.to_json()}
 
 
 def rollout_of(environment: EnvironmentSettings, bundle: Bundle) -> dict[str, NDArray[Any]] | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.local_site import TARGET_ENVIRONMENT
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.deployment.targets import fetch_bundle, temporary_target
 from sim2sky.environments.episode import EpisodeOutcome
@@ -61,12 +60,11 @@ def fly_hil(
         target.command("sim2sky.runtime.main", *arguments),
         environment,
         seeds,
-        link=settings.hil_link,
+        link="tcp" if target.transport.tunnelled else settings.hil_link,
         log_dir=None if log_dir is None else log_dir.absolute(),
         progress=told,
         agent_name=bundle.agent,
         bundle_digest=bundle.digest,
-        environment=TARGET_ENVIRONMENT,
     )
 
 

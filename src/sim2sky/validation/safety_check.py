@@ -35,6 +35,7 @@ MAX_ALTITUDE_M = 1000.0
 MAX_RANGE_M = 10_000.0
 MIN_AUTHORITY = 0.2
 MAX_STALE_MS = 1000.0
+MAX_HOLD_MS = 200.0
 MAX_SLEW_RATIO = 10.0
 MAX_TURN_BANK_DEG = 60.0
 MIN_RANGE_RADII = 3.0
@@ -84,6 +85,14 @@ def _attitude_and_space(limits: SafetyLimits) -> list[str]:
         (limits.max_range_m <= MAX_RANGE_M, f"max_range_m {limits.max_range_m:g} is above {MAX_RANGE_M:g}"),
         (limits.throttle_max >= 0.5, f"throttle_max {limits.throttle_max:g} is too little to climb"),
         (limits.throttle_min <= 0.2, f"throttle_min {limits.throttle_min:g} is too much to descend"),
+        (
+            limits.fallback_bank_deg < limits.roll_max,
+            f"the fallback law turns at {limits.fallback_bank_deg:g} deg, roll_max {limits.roll_max:g} would stop it",
+        ),
+        (
+            limits.hold_last_ms <= MAX_HOLD_MS,
+            f"hold_last_ms {limits.hold_last_ms:g} is above {MAX_HOLD_MS:g}: the aircraft rolls on meanwhile",
+        ),
         (limits.stale_data_ms <= MAX_STALE_MS, f"stale_data_ms {limits.stale_data_ms:g} is above {MAX_STALE_MS:g}"),
     )
     return [text for kept, text in rules if not kept]
@@ -110,6 +119,20 @@ def _against_airframe(limits: SafetyLimits, airframe: Airframe) -> list[str]:
             f"throttle_max {limits.throttle_max:g} is below the {airframe.trim.throttle:.2f} that level flight takes"
         )
     speed = airframe.cruise_airspeed_mps
+    law = math.degrees(airframe.gains.bank_limit_rad)
+    if limits.fallback_bank_deg > law:
+        problems.append(
+            f"fallback_bank_deg {limits.fallback_bank_deg:g} is more than the fallback law's {law:.0f} deg: it would "
+            "turn wider than predicted"
+        )
+    if 0.0 < limits.airspeed_min_mps < airframe.stall_airspeed_mps:
+        problems.append(
+            f"airspeed_min_mps {limits.airspeed_min_mps:g} is below the stall at {airframe.stall_airspeed_mps:g} m/s"
+        )
+    if limits.airspeed_min_mps > min(airframe.start_airspeed_mps):
+        problems.append(f"airspeed_min_mps {limits.airspeed_min_mps:g} is above the airspeeds this aircraft flies at")
+    if 0.0 < limits.airspeed_max_mps < max(airframe.start_airspeed_mps):
+        problems.append(f"airspeed_max_mps {limits.airspeed_max_mps:g} is below the airspeeds this aircraft flies at")
     radius = speed**2 / (GRAVITY_MPS2 * math.tan(math.radians(min(limits.roll_max, MAX_TURN_BANK_DEG))))
     if limits.max_range_m < MIN_RANGE_RADII * radius:
         problems.append(f"max_range_m {limits.max_range_m:g} is less than three turn radii of {radius:.0f} m")

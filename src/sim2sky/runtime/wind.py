@@ -1,0 +1,62 @@
+"""Estimates the steady wind from ground velocity, airspeed and attitude. Standard library only."""
+
+from __future__ import annotations
+
+import math
+
+from sim2sky.runtime.escape import GRAVITY_MPS2, MAX_BANK_RAD, Wind
+from sim2sky.runtime.state import Sample
+
+__all__ = ["WindEstimate", "wind_of"]
+
+MEMORY_S = 4.0  # gusts are shorter, shifts of the wind longer
+MAX_ALPHA_RAD = 0.3
+
+
+def wind_of(s: Sample, delay_s: float = 0.0) -> Wind | None:
+    """Wind of one sample: ground velocity minus air velocity; None where ground velocity is not measured.
+
+    The air velocity points where the nose points, less the angle of attack, whose sideways share in a bank matters.
+
+    Args:
+        s: usable state.
+        delay_s: by how much ground velocity is older than attitude; the turn since then is taken back.
+    """
+    if not (math.isfinite(s.north_mps) and math.isfinite(s.east_mps)):
+        return None
+    speed = max(s.airspeed_mps, 1.0)
+    bank = min(max(s.roll_rad, -MAX_BANK_RAD), MAX_BANK_RAD)
+    path = math.asin(min(max(s.climb_rate_mps / speed, -1.0), 1.0))
+    alpha = min(max((s.pitch_rad - path) / math.cos(bank), -MAX_ALPHA_RAD), MAX_ALPHA_RAD)
+    turn_rate = GRAVITY_MPS2 * math.tan(bank) / speed
+    course = s.yaw_rad - alpha * math.sin(bank) - turn_rate * delay_s
+    level = speed * math.cos(path)
+    return s.north_mps - level * math.cos(course), s.east_mps - level * math.sin(course)
+
+
+class WindEstimate:
+    """Running mean with a fading memory.
+
+    Args:
+        dt_s: time between samples.
+        delay_s: by how much ground velocity is older than attitude.
+
+    Attributes:
+        wind: None while ground velocity has never been measured.
+    """
+
+    def __init__(self, dt_s: float, delay_s: float) -> None:
+        self._share = min(dt_s / MEMORY_S, 1.0)
+        self._delay_s = delay_s
+        self.wind: Wind | None = None
+
+    def update(self, s: Sample) -> None:
+        """Take in a usable sample."""
+        now = wind_of(s, self._delay_s)
+        if now is None or not (math.isfinite(now[0]) and math.isfinite(now[1])):
+            return
+        if self.wind is None:
+            self.wind = now
+        else:
+            north, east = self.wind
+            self.wind = (north + (now[0] - north) * self._share, east + (now[1] - east) * self._share)
