@@ -225,7 +225,7 @@ def test_what_speaks_against_engaging_is_said_and_nothing_is_sent(flight: Flight
     else:
         run.policy.state = PolicyState.DEAD
     summary = run.fly(3.0)
-    words = {"stale": "ms old", "killed": "killed", "dead": "the policy is dead"}[why]
+    words = {"stale": "ms old", "killed": "kill switch is latched", "dead": "the policy is dead"}[why]
     assert summary.engagements == 0 and any(words in reason for reason in summary.refused), summary.refused
     assert any(text.startswith("not engaged:") and words in text for text in run.said)
     assert flight.autopilot._sticks is None and flight.autopilot.mode == "LOITER"
@@ -299,9 +299,10 @@ def test_only_disarm_and_arm_clear_a_kill_and_flying_on_takes_a_new_request(
     flight.later(4.5, lambda: killed.append(run.agent.monitor.killed))
     engaged: list[bool] = []
     flight.later(4.6, lambda: engaged.append(run.loop._engaged))
-    flight.later(4.7, lambda: flight.command(*engage))
-    flight.later(6.0, lambda: engaged.append(run.loop._engaged))
-    summary = run.fly(7.0)
+    flight.later(3.1, lambda: flight.autopilot.set_mode("LOITER"))  # the pilot catches the falling aircraft
+    flight.later(9.0, lambda: flight.command(*engage))
+    flight.later(10.0, lambda: engaged.append(run.loop._engaged))
+    summary = run.fly(11.0)
     assert killed == [True, False] and engaged == [False, True]
     assert summary.ended[0] == "disarmed" and summary.engagements == 2
     results = [a.result for a in flight.heard(mavlink.MAVLINK_MSG_ID_COMMAND_ACK)]

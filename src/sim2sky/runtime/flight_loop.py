@@ -259,18 +259,11 @@ class FlightLoop:
 
     def _problems(self, now: int) -> list[str]:
         """Why the agent may not take control now."""
-        reading, monitor = self._vehicle.reading, self._agent.monitor
-        problems: list[str] = []
-        if monitor.killed:
-            problems.append("killed or disarmed")
-        if reading.control is not Control.THEIRS:
-            problems.append("the autopilot is still taking over")
+        reading = self._vehicle.reading
+        problems = [] if reading.control is Control.THEIRS else ["the autopilot is still taking over"]
         if reading.sample is None:
             return [*problems, "no state estimate"]
-        age_ms = (now - reading.sample.time_ns) * 1e-6
-        if age_ms > monitor.limits.stale_data_ms:
-            problems.append(f"the state is {age_ms:.0f} ms old")
-        return problems
+        return problems + self._agent.monitor.engagement_problems(reading.sample, now, battery_v=reading.battery_v)
 
     def _sample(self) -> Sample:
         sample = self._vehicle.reading.sample
