@@ -129,7 +129,7 @@ def validate(
     *,
     config: Config = None,
     cluster: Cluster = None,
-    target: Annotated[str | None, Parameter(help="fly HIL with the release installed there (local:FOLDER)")] = None,
+    target: Annotated[str | None, Parameter(help="fly HIL with the release installed there")] = None,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="keep episodes and logs, so it resumes")
     ] = None,
@@ -161,7 +161,7 @@ def test_inference(
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.cli_commands import run_test_inference
 
@@ -175,6 +175,7 @@ def deploy(
     target: str = "",
     /,
     *,
+    targets: Annotated[Path | None, Parameter(help="fleet YAML: deploy to each of its targets instead")] = None,
     config: Config = None,
     validation: Annotated[Path | None, Parameter(help="validation YAML; the shipped one by default")] = None,
     output: Annotated[
@@ -196,7 +197,7 @@ def deploy(
     model
         The .zip that model.save(...) wrote.
     target
-        local:FOLDER; OUTPUT/target by default.
+        local:FOLDER or ssh://user@host[:port]/path; OUTPUT/target by default.
     """
     from sim2sky.cli_commands import run_deploy
 
@@ -204,6 +205,7 @@ def deploy(
         name,
         model,
         target,
+        targets=targets,
         config=config,
         validation=validation,
         output=output,
@@ -232,7 +234,7 @@ def hil(
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.cli_commands import run_hil_command
 
