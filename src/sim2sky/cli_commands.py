@@ -15,7 +15,7 @@ from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.loader import default_path, load_settings, validate_settings
 from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, MissingExtraError
+from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from sim2sky.validation.campaign import Progress
@@ -219,6 +219,7 @@ def run_deploy(
     model: Path,
     target: str,
     *,
+    targets: Path | None,
     config: Path | None,
     validation: Path | None,
     output: Path | None,
@@ -230,6 +231,8 @@ def run_deploy(
     as_json: bool,
 ) -> int:
     """`sim2sky deploy`."""
+    if target and targets:
+        raise ConfigError("TARGET and --targets exclude each other", hint="name one target, or a fleet file")
     deployment, base = _deployment(config), _validation(validation)
     with extras(), _bars() as hook:
         from sim2sky.deployment.deploy_agent import DeployPlan, deploy
@@ -248,8 +251,19 @@ def run_deploy(
             key=key,
         )
         say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+        def now() -> str:
+            return datetime.now(UTC).isoformat(timespec="seconds")
+
         try:
-            result = deploy(plan, say=say, progress=hook, now=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+            if targets:
+                from sim2sky.cli_fleet import run_fleet
+
+                fleet = run_fleet(plan, targets, say=say, progress=hook, now=now)
+                if as_json:
+                    print_json(fleet.to_json())
+                return _EXIT[fleet.outcome]
+            result = deploy(plan, say=say, progress=hook, now=now)
         except KeyboardInterrupt:
             print("the same command goes on from the last finished step", file=sys.stderr)
             raise
