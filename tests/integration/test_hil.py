@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from sim2sky.runtime.clock import RealClock
 from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.link import mavlink, open_link
 from sim2sky.runtime.safety import Mode
+from sim2sky.runtime.state import Command, Sample
 from sim2sky.telemetry.flight_log import read_flight_log
 
 ENV = agent_environment()
@@ -364,6 +365,20 @@ def test_a_bundle_whose_policy_answers_wrongly_does_not_fly(tmp_path: Path) -> N
     assert result.returncode == 1 and "differs from its golden vectors" in result.stderr
 
 
+class InterruptsAt(SimVehicle):
+    """Does something at its so-many-th step, in the middle of an episode however fast the machine is."""
+
+    def __init__(self, env: EnvironmentSettings, at: int, action: Callable[[], None]) -> None:
+        super().__init__(env)
+        self._at, self._action = at, action
+
+    def step(self, command: Command) -> Sample:
+        self._at -= 1
+        if self._at == 0:
+            self._action()
+        return super().step(command)
+
+
 def test_a_terminated_agent_keeps_its_interrupted_episode(bundle: Bundle, tmp_path: Path) -> None:
     env = settings()
     log = tmp_path / "agent.h5"
@@ -379,4 +394,8 @@ def test_a_terminated_agent_keeps_its_interrupted_episode(bundle: Bundle, tmp_pa
                     plant.fly(episode, episode)
             assert process.wait(10) == 130
     with read_flight_log(log) as read:
-        assert read.episodes[0].termination == "completed" and read.episodes[-1].termination == "interrupted"
+        assert (
+            len(read) == 2
+            and read.episodes[0].termination == "completed"
+            and read.episodes[-1].termination == "interrupted"
+        )
