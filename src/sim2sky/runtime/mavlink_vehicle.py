@@ -218,7 +218,8 @@ class MavlinkVehicle:
             if m.tc1 == 0:
                 self._link.send(mavlink.MAVLink_timesync_message(now, m.ts1))
             else:
-                self.telemetry.sender.timesync(m.ts1, m.tc1, now)
+                self.telemetry.timesync(m.ts1, m.tc1, now)
+                self._watch_restart()
         elif number == mavlink.MAVLINK_MSG_ID_PARAM_VALUE and self.kind is not None:
             name, value = parameter_value(self.kind, m)
             if self._pending.answered(name):
@@ -228,10 +229,13 @@ class MavlinkVehicle:
         else:
             self.telemetry.take(m, now)
             self._watch_outputs(number, now)
-            if self.telemetry.sender.restarts > self._restarts:
-                self._restarts = self.telemetry.sender.restarts
-                self._lose("the autopilot was restarted: its clock went back")
-                self._ask_for_everything()
+            self._watch_restart()
+
+    def _watch_restart(self) -> None:
+        if self.telemetry.sender.restarts > self._restarts:
+            self._restarts = self.telemetry.sender.restarts
+            self._lose("the autopilot was restarted: its clock went back")
+            self._ask_for_everything()
 
     def _heartbeat(self, m: Any, sender: tuple[int, int], now: int) -> None:
         if m.type == mavlink.MAV_TYPE_GCS and len(self._stations) < MAX_STATIONS:
