@@ -165,7 +165,7 @@ def good_packets(signer: Signer | None = None) -> list[bytes]:
         mavlink.MAVLink_rc_channels_message(1000, 16, *(1500,) * 18, 255),
         mavlink.MAVLink_servo_output_raw_message(1000, 0, *(1500,) * 8),
         mavlink.MAVLink_sys_status_message(0, 0, 0, 100, 12100, -1, 80, 0, 0, 0, 0, 0, 0),
-        mavlink.MAVLink_timesync_message(5, 6),
+        mavlink.MAVLink_timesync_message(1_010_000_000, 990_000_000),
         mavlink.MAVLink_param_value_message(b"SYSID_MYGCS", 1.0, 9, 1, 0),
         mavlink.MAVLink_command_ack_message(mavlink.MAV_CMD_DO_SET_MODE, 0),
     ]
@@ -298,11 +298,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(describe_machine("pymavlink"))
-    print(
-        f"{'receiver':<26}{'packets':>10}{'whole':>7}{'passed':>8}{'states':>8}{'commands':>10}{'control':>9}{'us each':>9}"
-    )
+    columns = ("packets", "whole", "passed", "states", "commands", "control", "us each")
+    print(f"{'receiver':<26}" + "".join(f"{column:>10}" for column in columns))
     for fuzz in RECEIVERS.values():
         r = fuzz(options.packets, options.seed)
+        counts = (r.packets, r.whole, r.passed, r.states, r.commands, r.control)
         counts = (r.packets, r.whole, r.passed, r.states, r.commands, r.control)
         each = r.seconds / max(r.packets, 1) * 1e6
         print(f"{r.name:<26}" + "".join(f"{count:>10}" for count in counts) + f"{each:>10.1f}", flush=True)

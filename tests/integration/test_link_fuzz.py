@@ -21,8 +21,9 @@ N = 6000
 def test_damaged_and_random_packets_do_nothing(name: str) -> None:
     result = RECEIVERS[name](N, 1)
     assert result.packets == N
-    # What a checksum of 16 bits lets pass is counted in the long form; so few packets hold none (this seed).
-    assert (result.passed, result.states, result.commands, result.control) == (0, 0, 0, 0)
+    assert (result.commands, result.control) == (0, 0)
+    # A checksum of 16 bits lets 1 of 65,536 damaged packets pass: of these 3,000 more than two in 1 of 60,000 runs.
+    assert result.states <= result.passed <= (0 if "signed" in name else 2)
 
 
 def test_good_packets_would_have_been_seen() -> None:
