@@ -227,6 +227,9 @@ def hil(
     episodes: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
     link: Annotated[Literal["udp", "tcp"] | None, Parameter(help="instead of the configuration's")] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="folder for both flight logs")] = None,
+    faults: Annotated[
+        Path | None, Parameter(help="YAML file of timed faults, each flown and compared with what it expects")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Fly the release that is active on a target hardware-in-the-loop.
@@ -238,6 +241,10 @@ def hil(
     """
     from sim2sky.cli_commands import run_hil_command
 
+    if faults is not None:
+        from sim2sky.cli_faults import run_faults
+
+        return run_faults(target, faults, config=config, episodes=episodes, link=link, output=output, as_json=json)
     return run_hil_command(target, config=config, episodes=episodes, link=link, output=output, as_json=json)
 
 

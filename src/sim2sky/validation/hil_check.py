@@ -20,6 +20,8 @@ from sim2sky.validation.statistics import clopper_pearson
 __all__ = ["check_hil_performance", "fly_hil", "fly_installed", "judge_hil"]
 
 NAME = "HIL Performance"
+START_S = 120.0
+"""How long an agent may take to start: slow processors load onnxruntime slowly; one that died is noticed at once."""
 
 
 def fly_hil(
@@ -65,6 +67,7 @@ def fly_hil(
         progress=told,
         agent_name=bundle.agent,
         bundle_digest=bundle.digest,
+        connect_timeout_s=START_S,
     )
 
 
