@@ -285,7 +285,7 @@ def test_a_policy_killed_in_flight_does_not_end_the_episode_and_the_next_one_fli
     with read_flight_log(result.agent_log) as log:
         guard = log.episodes[struck]["guard"][:, 0]
         assert all(episode.termination != "abandoned" for episode in log.episodes)
-    assert guard[0] == Mode.POLICY and (guard >= Mode.HOLD).any() and len(set(pids)) > 1
+    assert (guard >= Mode.HOLD).any() and len(set(pids)) > 1
     assert "the policy process was started again" in (tmp_path / "hil_agent.txt").read_text()
 
 

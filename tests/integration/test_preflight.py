@@ -43,9 +43,11 @@ class PlainTransport(LocalTransport):
         self.folder.mkdir(parents=True, exist_ok=True)
 
 
-def examined(root: Path, *, python: str = sys.executable, uid: int = 0, **needs: object) -> dict[str, Any]:
-    """Run the preflight as a target does: from standard input."""
-    asked = json.dumps({**NEEDS, "now_s": time.time(), **needs})
+def examined(
+    root: Path, *, python: str = sys.executable, uid: int = 0, ahead_s: float = 0.0, **needs: object
+) -> dict[str, Any]:
+    """Run the preflight as a target does: from standard input, asked by a machine whose clock is `ahead_s` ahead."""
+    asked = json.dumps({**NEEDS, "now_s": time.time() + ahead_s, **needs})
     done = subprocess.run(
         [python, "-I", "-", "--root", str(root), "--needs", asked],
         input=Path(preflight.__file__).read_bytes(), capture_output=True, check=False, env={"PATH": "/nowhere"},
@@ -139,14 +141,14 @@ def test_no_python_at_all(tmp_path: Path) -> None:
         ({"profile": "jetson_nano"}, "the release is for jetson_nano (aarch64)", "generic_linux"),
         ({"profile": "raspberry_pi"}, "the release is for raspberry_pi (aarch64)", "generic_linux"),
         ({"bytes": 1 << 60}, "MB are needed", "free some space"),
-        ({"now_s": time.time() + 7 * 3600}, "clock is 7.0 hours behind", "set-ntp true"),
-        ({"now_s": time.time() - 7 * 3600}, "clock is 7.0 hours ahead", "sudo date -s @"),
+        ({"ahead_s": 7 * 3600}, "clock is 7.0 hours behind", "set-ntp true"),
+        ({"ahead_s": -7 * 3600}, "clock is 7.0 hours ahead", "sudo date -s @"),
         ({"packages": ["numpy", "tensorrt_of_nobody"]}, "lacks tensorrt_of_nobody", "-m pip install"),
         ({"opset": 99}, "opset", "profile jetson_nano"),
     ],
 )
 def test_each_mismatch_is_named_with_its_remedy(
-    tmp_path: Path, needs: dict[str, object], problem: str, remedy: str
+    tmp_path: Path, needs: dict[str, Any], problem: str, remedy: str
 ) -> None:
     if "profile" in needs and os.uname().machine == "aarch64":
         pytest.skip("this is such a machine")

@@ -15,7 +15,7 @@ from sim2sky.runtime.announcements import Announcer
 from sim2sky.runtime.autopilots import PX4, AutopilotKind, identify, is_autopilot, parameter_value
 from sim2sky.runtime.clock import Clock
 from sim2sky.runtime.link import MavlinkLink, mavlink
-from sim2sky.runtime.mavlink_requests import Requests, acknowledgement, request_in
+from sim2sky.runtime.mavlink_requests import Requests, acknowledgement, request_in, unused
 from sim2sky.runtime.mavlink_state import STATE_MESSAGES, Telemetry
 from sim2sky.runtime.messages import decode_command_setpoint
 from sim2sky.runtime.output_watch import OutputWatch
@@ -273,7 +273,7 @@ class MavlinkVehicle:
         if (m.target_system, m.target_component) != ours or (sender != self._address and sender not in self._stations):
             return
         answer_to = (*sender, m.command)
-        if (setpoint := decode_command_setpoint(m)) is not None:
+        if (setpoint := decode_command_setpoint(m)) is not None and unused(m, 4):
             self._asked.append(Asked(Request.FOLLOW, answer_to, setpoint))
         elif (request := request_in(m)) is not None:
             self._asked.append(Asked(request, answer_to))
