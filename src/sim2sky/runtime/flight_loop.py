@@ -106,6 +106,7 @@ class FlightLoop:
         self._status = Status(engaged=False, guard=0, trips=0, late=0)
         self._refused_ns = -REFUSAL_NS
         self._silent = False
+        self._problem = ""  # the last one told
         self.summary = FlightSummary(vehicle.name)
 
     def run(self, duration_s: float) -> FlightSummary:
@@ -170,8 +171,9 @@ class FlightLoop:
         vehicle = self._vehicle
         vehicle.receive(timeout_s)
         reading = vehicle.reading
-        if reading.problem:
+        if reading.problem and reading.problem != self._problem:
             self._tell(reading.problem)
+        self._problem = reading.problem or self._problem
         if self._engaged and reading.control is Control.THEIRS:
             self._over(reading.problem or self._ending or "the autopilot took over")
 
@@ -249,7 +251,7 @@ class FlightLoop:
             return
         sample = self._sample()
         self._setpoint = replace(Setpoint(sample.altitude_m, sample.airspeed_mps, sample.yaw_rad), **self._given)
-        self._engaged, self._wanted, self._ending = True, False, ""
+        self._engaged, self._wanted, self._ending, self._problem = True, False, "", ""
         self._started_ns = now
         self.summary.engagements += 1
         self.timing.pause()
