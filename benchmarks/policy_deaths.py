@@ -149,14 +149,18 @@ def table(deaths: Sequence[Death]) -> str:
     lines = [f"{'kind':15s} {'faults':>6s} {'ticks: median':>13s} {'max':>5s} {'over ' + str(LIMIT):>7s}"]
     for kind in sorted({d.kind for d in deaths}, key=KINDS.index):
         ticks = np.array([d.ticks for d in deaths if d.kind == kind])
-        lines.append(f"{kind:15s} {len(ticks):6d} {np.median(ticks):13.0f} {shown(ticks.max()):>5s} {over(ticks):7d}")
+        lines.append(
+            f"{kind:15s} {len(ticks):6d} {shown(np.median(ticks)):>13s} {shown(ticks.max()):>5s} {over(ticks):7d}"
+        )
     ticks = np.array([d.ticks for d in deaths])
-    lines.append(f"{'all':15s} {len(ticks):6d} {np.median(ticks):13.0f} {shown(ticks.max()):>5s} {over(ticks):7d}")
+    lines.append(
+        f"{'all':15s} {len(ticks):6d} {shown(np.median(ticks)):>13s} {shown(ticks.max()):>5s} {over(ticks):7d}"
+    )
     return "\n".join(lines)
 
 
-def shown(ticks: int) -> str:
-    return "never" if ticks >= NEVER else str(ticks)
+def shown(ticks: float) -> str:
+    return "never" if ticks >= NEVER else f"{ticks:g}"
 
 
 def over(ticks: np.ndarray) -> int:

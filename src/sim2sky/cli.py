@@ -129,7 +129,7 @@ def validate(
     *,
     config: Config = None,
     cluster: Cluster = None,
-    target: Annotated[str | None, Parameter(help="fly HIL with the release installed there (local:FOLDER)")] = None,
+    target: Annotated[str | None, Parameter(help="fly HIL with the release installed there")] = None,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="keep episodes and logs, so it resumes")
     ] = None,
@@ -161,7 +161,7 @@ def test_inference(
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.cli_commands import run_test_inference
 
@@ -175,6 +175,7 @@ def deploy(
     target: str = "",
     /,
     *,
+    targets: Annotated[Path | None, Parameter(help="fleet YAML: deploy to each of its targets instead")] = None,
     config: Config = None,
     validation: Annotated[Path | None, Parameter(help="validation YAML; the shipped one by default")] = None,
     output: Annotated[
@@ -196,7 +197,7 @@ def deploy(
     model
         The .zip that model.save(...) wrote.
     target
-        local:FOLDER; OUTPUT/target by default.
+        local:FOLDER or ssh://user@host[:port]/path; OUTPUT/target by default.
     """
     from sim2sky.cli_commands import run_deploy
 
@@ -204,6 +205,7 @@ def deploy(
         name,
         model,
         target,
+        targets=targets,
         config=config,
         validation=validation,
         output=output,
@@ -225,6 +227,9 @@ def hil(
     episodes: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
     link: Annotated[Literal["udp", "tcp"] | None, Parameter(help="instead of the configuration's")] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="folder for both flight logs")] = None,
+    faults: Annotated[
+        Path | None, Parameter(help="YAML file of timed faults, each flown and compared with what it expects")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Fly the release that is active on a target hardware-in-the-loop.
@@ -232,11 +237,65 @@ def hil(
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.cli_commands import run_hil_command
 
+    if faults is not None:
+        from sim2sky.cli_faults import run_faults
+
+        return run_faults(target, faults, config=config, episodes=episodes, link=link, output=output, as_json=json)
     return run_hil_command(target, config=config, episodes=episodes, link=link, output=output, as_json=json)
+
+
+@app.command
+def fly(
+    bundle: Path,
+    /,
+    *,
+    vehicle: Annotated[
+        str, Parameter(help="udp:HOST:PORT, udpin:..., tcp:..., serial:DEVICE:BAUD or teensy:DEVICE:BAUD")
+    ],
+    engage: Annotated[str, Parameter(help="rc:CHANNEL of a switch, mavlink or now")] = "rc:7",
+    kill: Annotated[str, Parameter(help="rc:CHANNEL of a kill switch")] = "",
+    setpoint: Annotated[str, Parameter(help="altitude=m,airspeed=m/s,heading=deg,...; the rest as flown")] = "",
+    hand_back: Annotated[Literal["loiter", "rtl"], Parameter(help="the autopilot's mode afterwards")] = "loiter",
+    duration: Annotated[float, Parameter(help="seconds; until interrupted by default")] = float("inf"),
+    log: Annotated[Path | None, Parameter(help="flight log to write (HDF5)")] = None,
+    overwrite: Annotated[bool, Parameter(negative=(), help="replace an existing log")] = False,
+    signing_key: Annotated[Path | None, Parameter(help="key file: sign, and refuse what is not signed")] = None,
+    realtime: Annotated[bool, Parameter(negative=(), help="real-time scheduling where the system allows it")] = False,
+    source: Annotated[
+        Literal["virtual", "real"] | None, Parameter(help="what the log is labelled; by default what the aircraft says")
+    ] = None,
+    connect_timeout: Annotated[float, Parameter(help="seconds to wait for the aircraft")] = 30.0,
+    json: Json = False,
+) -> int:
+    """Fly a bundle on an aircraft behind ArduPilot, PX4 or a Teensy; Ctrl-C hands back to the autopilot.
+
+    Parameters
+    ----------
+    bundle
+        Bundle folder.
+    """
+    from sim2sky.cli_fly import run_fly
+    from sim2sky.runtime.fly_options import FlyOptions
+
+    options = FlyOptions.of(
+        vehicle=vehicle,
+        engage=engage,
+        kill=kill,
+        setpoint=setpoint,
+        hand_back=hand_back,
+        duration_s=duration,
+        log=log,
+        overwrite=overwrite,
+        signing_key=signing_key,
+        realtime=realtime,
+        source=source,
+        connect_timeout_s=connect_timeout,
+    )
+    return run_fly(bundle, options, as_json=json)
 
 
 @app.command

@@ -15,12 +15,13 @@ from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.loader import default_path, load_settings, validate_settings
 from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, MissingExtraError
+from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from sim2sky.validation.campaign import Progress
 
 __all__ = [
+    "extras",
     "print_json",
     "run_deploy",
     "run_export",
@@ -41,7 +42,7 @@ _EXTRA_OF = {
 
 
 @contextlib.contextmanager
-def _extras() -> Generator[None, None, None]:
+def extras() -> Generator[None, None, None]:
     """A missing optional package names the extra that brings it."""
     try:
         yield
@@ -112,7 +113,7 @@ def run_export(
 ) -> int:
     """`sim2sky export`."""
     limits = resolve_safety(SafetySettings(extends=safety)).values
-    with _extras():
+    with extras():
         from sim2sky.deployment.bundling import export_bundle
 
         try:
@@ -153,7 +154,7 @@ def run_optimize(bundle: Path, output: Path, *, config: Path | None, as_json: bo
     from sim2sky.agent.bundle import open_bundle
 
     deployment = _deployment(config)
-    with _extras(), _bars() as hook:
+    with extras(), _bars() as hook:
         from sim2sky.validation.flying_export import optimise_bundle
 
         validation = deployment.validation_settings(_validation(None))
@@ -179,7 +180,7 @@ def run_validate(
     settings = _validation(config)
     if bundle is not None:
         settings = settings.model_copy(update={"model_path": str(bundle)})
-    with _extras(), _bars() as hook:
+    with extras(), _bars() as hook:
         from sim2sky.deployment.targets import open_target
         from sim2sky.validation.deployment_validator import DeploymentValidator, exit_code, report_json
 
@@ -218,6 +219,7 @@ def run_deploy(
     model: Path,
     target: str,
     *,
+    targets: Path | None,
     config: Path | None,
     validation: Path | None,
     output: Path | None,
@@ -229,8 +231,10 @@ def run_deploy(
     as_json: bool,
 ) -> int:
     """`sim2sky deploy`."""
+    if target and targets:
+        raise ConfigError("TARGET and --targets exclude each other", hint="name one target, or a fleet file")
     deployment, base = _deployment(config), _validation(validation)
-    with _extras(), _bars() as hook:
+    with extras(), _bars() as hook:
         from sim2sky.deployment.deploy_agent import DeployPlan, deploy
 
         plan = DeployPlan(
@@ -247,8 +251,19 @@ def run_deploy(
             key=key,
         )
         say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+        def now() -> str:
+            return datetime.now(UTC).isoformat(timespec="seconds")
+
         try:
-            result = deploy(plan, say=say, progress=hook, now=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+            if targets:
+                from sim2sky.cli_fleet import run_fleet
+
+                fleet = run_fleet(plan, targets, say=say, progress=hook, now=now)
+                if as_json:
+                    print_json(fleet.to_json())
+                return _EXIT[fleet.outcome]
+            result = deploy(plan, say=say, progress=hook, now=now)
         except KeyboardInterrupt:
             print("the same command goes on from the last finished step", file=sys.stderr)
             raise
@@ -278,7 +293,7 @@ def run_hil_command(
     settings = ValidationSettings.model_validate(
         {**settings.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     )
-    with _extras(), _bars() as hook:
+    with extras(), _bars() as hook:
         from sim2sky.deployment.targets import open_target
         from sim2sky.validation.deployment_validator import result_text
         from sim2sky.validation.hil_check import fly_installed
@@ -303,7 +318,7 @@ def run_train(
     """`sim2sky train`."""
     from sim2sky.config.training import TrainingSettings
 
-    with _extras():
+    with extras():
         from sim2sky.training.train import train
     of_the_run = output / "config.yaml" if resume and (output / "config.yaml").is_file() else None
     settings = load_settings(config or of_the_run or default_path("training", "hawk"), TrainingSettings)
@@ -313,7 +328,7 @@ def run_train(
         TrainingSettings,
         source="command line",
     )
-    with _extras():
+    with extras():
         from rich.console import Console
         from rich.progress import Progress
 
@@ -334,7 +349,7 @@ def run_train(
         return EXIT_INTERRUPTED
     print(f"{output}: {result.timesteps} steps in {result.seconds:.0f} s")
     if episodes > 0:
-        with _extras():
+        with extras():
             from sim2sky.validation.evaluation import evaluate_agent, render_evaluation, save_evaluation
 
             rows = evaluate_agent(output, episodes=episodes)

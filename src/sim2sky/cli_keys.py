@@ -62,7 +62,7 @@ def trust(key: str, target: str, /) -> int:
     key
         Name of a key of this machine, or someone's .pub file.
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.deployment.keys import KeyRing
     from sim2sky.deployment.targets import open_target
@@ -82,7 +82,7 @@ def revoke(key: str, target: str, /) -> int:
     key
         Name of a key of this machine, or someone's .pub file.
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.deployment.keys import KeyRing
     from sim2sky.deployment.targets import open_target

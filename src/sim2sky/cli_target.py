@@ -24,7 +24,7 @@ def status(target: str, /, *, json: Json = False) -> int:
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.deployment.targets import open_target
 
@@ -73,7 +73,7 @@ def rollback(target: str, /, *, json: Json = False) -> int:
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.deployment.targets import open_target
 
@@ -95,7 +95,7 @@ def gc(target: str, /, *, json: Json = False) -> int:
     Parameters
     ----------
     target
-        local:FOLDER
+        local:FOLDER or ssh://user@host[:port]/path
     """
     from sim2sky.deployment.targets import open_target
 

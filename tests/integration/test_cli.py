@@ -18,7 +18,10 @@ from sim2sky.deployment.local_site import link_site
 
 SRC = Path(cli.__file__).resolve().parents[1]
 ROOT = SRC.parent
-BASE = ("numpy", "h5py", "onnx", "onnxruntime", "pymavlink", "pydantic", "ruamel.yaml", "cyclopts", "rich")
+BASE = (
+    "numpy", "h5py", "onnx", "onnxruntime", "pymavlink", "pydantic", "ruamel.yaml", "cyclopts", "rich", "cryptography",
+    "rfc8785", "asyncssh",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +267,7 @@ def test_the_script_passes_the_exit_code_on() -> None:
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "not supported: ssh targets" in done.stderr
+    assert "cannot read the agent nowhere.zip" in done.stderr
 
 
 # The base install -----------------------------------------------------------------------------------------------------

@@ -292,7 +292,9 @@ def test_a_release_that_was_tampered_with_on_the_target_is_installed_again(plan:
     [
         ({"model_path": Path("nowhere.zip")}, AgentError, "nowhere.zip"),
         ({"name": "../evil"}, ConfigError, "agent name '../evil'"),
-        ({"target": "jetson@192.168.1.100"}, NotSupportedError, "not supported: ssh targets"),
+        ({"target": "serial:/dev/ttyACM0"}, NotSupportedError, "not supported: serial targets"),
+        ({"target": "ssh://jetson:secret@nano/opt/x"}, ConfigError, "holds a password"),
+        ({"target": "ssh://jetson@nano"}, ConfigError, "does not name a folder"),
         ({"vecnormalize": Path("no.pkl")}, Sim2SkyError, "no.pkl"),
         ({"contract": Path("no.json")}, Sim2SkyError, "no.json"),
     ],

@@ -569,9 +569,9 @@ def test_a_temporary_target_is_as_good_as_any(new: Bundle, tmp_path: Path) -> No
         test_on_target(target, samples=20)
 
 
-@pytest.mark.parametrize("text", ["ssh://pi@10.0.0.2", "jetson@192.168.1.100", "serial:/dev/ttyACM0"])
-def test_targets_that_come_later_say_so(text: str) -> None:
-    with pytest.raises(NotSupportedError, match=r"^not supported: (ssh|serial) targets") as caught:
+@pytest.mark.parametrize("text", ["serial:/dev/ttyACM0", "tcp:127.0.0.1:5760"])
+def test_targets_that_are_not_supported_say_so(text: str) -> None:
+    with pytest.raises(NotSupportedError, match=r"^not supported: (tcp|serial) targets") as caught:
         open_target(text)
     assert "local:" in caught.value.hint
     assert caught.value.exit_code == 2
@@ -581,4 +581,10 @@ def test_targets_that_come_later_say_so(text: str) -> None:
 def test_senseless_targets_are_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_target(text)
-    assert caught.value.hint == "write local:FOLDER"
+    assert caught.value.hint.startswith("write local:FOLDER")
+
+
+def test_a_login_is_told_how_to_write_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_target("jetson@192.168.1.100")
+    assert caught.value.hint == "write ssh://jetson@192.168.1.100/~/controls"

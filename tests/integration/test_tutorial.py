@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import os
 import re
@@ -11,11 +12,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.ssh_support import USER, SshServer, ssh_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-EXITS = {"modle.zip": 2, "my.yaml": 2, "--episodes 5": 3}  # every other command must exit with 0
+EXITS = {
+    "modle.zip": 2, "my.yaml": 2, "--episodes 5": 3, "--episodes 2": 3, "--targets fleet.yaml": 1,
+    "pi:raspberry@": 2, "raspberrypi.local$": 2, "elsewhere": 2,
+}  # fmt: skip
+"""Exit codes of commands that hold, or with `$` end with, these words; every other one must exit with 0."""
+PI = "pi@raspberrypi.local"
 
 
 def commands(page: Path) -> list[tuple[str, str]]:
@@ -32,28 +39,79 @@ def matches(expected: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(expected, printed, FLAGS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-def test_page_does_what_it_shows(page, tmp_path):
-    (tmp_path / "agents").symlink_to(ROOT / "agents")
-    shutil.copy(ROOT / "configs" / "training" / "hawk.yaml", tmp_path / "hawk.yaml")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}
-    assert commands(page)
-    for command, expected in commands(page):
+class Laptop:
+    """Where a page's commands run: its folder, its environment, and what stands for the machines that it names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}
+        self.names: list[tuple[str, str]] = []
+        (folder / "agents").symlink_to(ROOT / "agents")
+        shutil.copy(ROOT / "configs" / "training" / "hawk.yaml", folder / "hawk.yaml")
+
+    def run(self, command: str) -> tuple[int, str]:
+        for shown, real in self.names:
+            command = command.replace(shown, real)
         words = command.split()
         assert words[0] == "sim2sky"
-        done = subprocess.run(  # noqa: PLW1510 - the exit code is compared below
+        done = subprocess.run(  # noqa: PLW1510 - the exit code is compared by the caller
             [sys.executable, "-m", *words],
-            cwd=tmp_path,
-            env=environment,
+            cwd=self.folder,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
         )
-        wanted = next((code for mark, code in EXITS.items() if mark in command), 0)
-        assert done.returncode == wanted, f"$ {command}\n{done.stdout}"
-        assert matches(expected, done.stdout), f"$ {command}\nexpected:\n{expected}\nprinted:\n{done.stdout}"
+        printed = done.stdout
+        for shown, real in self.names:
+            printed = printed.replace(real, shown)
+        return done.returncode, printed
+
+    def write_files(self, page: Path) -> None:
+        """Every ```yaml block that names its file in the first line."""
+        text = page.read_text(encoding="utf-8")
+        for shown, real in self.names:
+            text = text.replace(shown, real)
+        for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+            if named := re.match(r"# (\S+\.yaml)\n", block):
+                (self.folder / named[1]).write_text(block, encoding="utf-8")
+
+    def meet(self, server: SshServer) -> None:
+        """`pi@raspberrypi.local` is this server; its Python is a Raspberry Pi's, emulated."""
+        made = subprocess.run(
+            [ROOT / "scripts" / "aarch64_python.sh"], stdout=subprocess.PIPE, text=True, timeout=600, check=True
+        )
+        there = server.folder / "home_there"
+        (there / "controls" / "venv" / "bin").mkdir(parents=True)
+        for name in ("python", "python3"):
+            (there / "controls" / "venv" / "bin" / name).symlink_to(made.stdout.strip())
+        pi = "pi@raspberrypi.local"
+        self.names = [
+            (f"ssh://{pi}/~/", f"{server.url(there)}/"),
+            (f"ssh://{pi}", server.url("")),
+            (pi, f"{USER}@127.0.0.1"),
+        ]
+        self.environment["HOME"] = str(server.home)
+        for variable in ("SSH_AUTH_SOCK", "XDG_CONFIG_HOME"):
+            self.environment.pop(variable, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_page_does_what_it_shows(page, tmp_path):
+    laptop = Laptop(tmp_path)
+    assert commands(page)
+    with contextlib.ExitStack() as stack:
+        if "ssh://" in page.read_text(encoding="utf-8"):
+            (tmp_path / "sshd").mkdir()
+            laptop.meet(stack.enter_context(ssh_server(tmp_path / "sshd")))
+        laptop.write_files(page)
+        for command, expected in commands(page):
+            code, printed = laptop.run(command)
+            wanted = next((c for mark, c in EXITS.items() if mark in f"{command}$"), 0)
+            assert code == wanted, f"$ {command}\n{printed}"
+            assert matches(expected, printed), f"$ {command}\nexpected:\n{expected}\nprinted:\n{printed}"
 
 
 def test_the_comparison_can_fail():

@@ -133,3 +133,21 @@ def test_mistakes_are_named_by_line_and_closest_key(text: str, message: str) -> 
 def test_mistakes_in_the_deployment_file(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_settings(text, DeploymentSettings, source="d.yaml", section="deployment")
+
+
+@pytest.mark.parametrize(
+    ("given", "opened"),
+    [
+        ("", "local:out/target"),
+        ("local:x", "local:x"),
+        ("pi@10.0.0.2", "ssh://pi@10.0.0.2/home/jetson/controls/models"),
+        ("host", "ssh://jetson@192.168.1.100/home/jetson/controls/models"),
+        ("ssh://pi@10.0.0.2:2222/~/x", "ssh://pi@10.0.0.2:2222/~/x"),
+    ],
+)
+def test_what_a_target_on_the_command_line_means(given: str, opened: str) -> None:
+    from sim2sky.deployment.deploy_plan import DeployPlan
+
+    settings = load_settings(default_path("deployment"), DeploymentSettings, section="deployment")
+    plan = DeployPlan("hawk", Path("model.zip"), Path("out"), settings, ValidationSettings(), given)
+    assert plan.target_name == opened

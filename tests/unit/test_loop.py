@@ -271,3 +271,43 @@ def test_in_lockstep_no_timing_is_claimed() -> None:
     agent = FlightAgent(CONTRACT, Zero(), SafetyMonitor.for_contract(SafetyLimits(), law, CONTRACT))
     loop = AgentLoop(agent, link, Recorder(None, LogMetadata("hil"), CONTRACT), clock)
     assert loop.run() == 1 and loop.timing.summary().ticks == 0
+
+
+def told(tick: int) -> Any:
+    """The plant says what time it is."""
+    return mavlink.MAVLink_system_time_message(50_000 * (tick + 1), 0)
+
+
+def test_told_the_time_the_agent_ticks_whether_or_not_a_state_came() -> None:
+    """States of ticks 2 to 8 are lost: at the fifth, 250 ms, the data is stale."""
+    batches = [[state(k), told(k)] if k < 2 or k > 8 else [told(k)] for k in range(11)]
+    replies = run([START], *batches, [SHUTDOWN]).of("HIL_ACTUATOR_CONTROLS")
+    assert list(dict.fromkeys(m.time_usec for m in replies)) == [50_000 * (k + 1) for k in range(11)]
+    modes = {m.time_usec // 50_000 - 1: messages.mode_from(m) for m in replies}
+    assert [modes[k] is Mode.POLICY for k in range(11)] == [k < 6 for k in range(11)]
+
+
+def test_the_same_time_again_is_answered_without_another_tick() -> None:
+    link = run([START], [state(0), told(0)], [told(0)], [state(1)], [told(1)], [told(0)], [SHUTDOWN])
+    replies = link.of("HIL_ACTUATOR_CONTROLS")
+    assert [m.time_usec for m in replies] == [50_000, 50_000, 50_000, 100_000]  # the late question is old
+    assert len({tuple(m.controls) for m in replies[:3]}) == 1
+
+
+def test_told_the_time_before_any_state_the_agent_holds_trim() -> None:
+    (reply,) = run([START], [told(0)], [SHUTDOWN]).of("HIL_ACTUATOR_CONTROLS")
+    assert reply.controls[:4] == pytest.approx([s.command_neutral for s in CONTRACT.output.signals], abs=1e-6)
+
+
+def test_a_state_from_the_future_is_not_believed() -> None:
+    """It would look fresh for as long as the plant's clock is ahead."""
+    ahead = [[state(k + 40), told(k)] for k in range(1, 30)]
+    replies = run([START], [state(0), told(0)], *ahead, [SHUTDOWN]).of("HIL_ACTUATOR_CONTROLS")
+    assert [messages.mode_from(m) is Mode.POLICY for m in replies[2:]] == [k < 4 for k in range(29)]
+    near = run([START], [state(0), told(0)], *[[state(k + 1), told(k)] for k in range(1, 30)], [SHUTDOWN])
+    assert {messages.mode_from(m) for m in near.of("HIL_ACTUATOR_CONTROLS")} == {Mode.POLICY}
+
+
+def test_in_real_time_and_outside_an_episode_the_plants_time_is_not_obeyed() -> None:
+    assert not run([told(0)], [SHUTDOWN]).of("HIL_ACTUATOR_CONTROLS")
+    assert not run([START], [told(0)], [SHUTDOWN], realtime=True).of("HIL_ACTUATOR_CONTROLS")

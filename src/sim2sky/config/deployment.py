@@ -49,10 +49,8 @@ class ThresholdSettings(Settings):
 class TargetSettings(Settings):
     """Step 4: for whom the policy is exported and where it goes."""
 
-    platform: Literal["jetson_nano", "raspberry_pi", "teensy"] = "jetson_nano"
-    host: str = Field(
-        default="jetson@192.168.1.100", description="used where the command line asks for it with `--target host`"
-    )
+    platform: Literal["jetson_nano", "raspberry_pi", "generic_linux", "teensy"] = "jetson_nano"
+    host: str = Field(default="jetson@192.168.1.100", description="user@host, where the command line says `host`")
     model_dir: str = Field(default="/home/jetson/controls/models", description="folder on that host")
 
 

@@ -22,7 +22,8 @@ class DeployPlan:
     Attributes:
         name: the agent's name.
         model_path: its zip.
-        target: `local:FOLDER`; empty for the folder `target` inside `output`.
+        target: `local:FOLDER` or `ssh://user@host[:port]/path`; `user@host`: the settings' folder there; `host`: the
+            settings' host; empty: the folder `target` inside `output`.
         output: where bundle, report, logs and the record of finished steps go.
         settings, validation: the configuration.
         vecnormalize, contract: files beside the zip are found by themselves.
@@ -46,6 +47,10 @@ class DeployPlan:
     @property
     def target_name(self) -> str:
         """The target as `open_target` takes it."""
+        there = self.settings.target
+        login = there.host if self.target == "host" else self.target
+        if "@" in login and ":" not in login and "/" not in login:
+            return f"ssh://{login}/{there.model_dir.lstrip('/')}"
         return self.target or f"local:{self.output / 'target'}"
 
 

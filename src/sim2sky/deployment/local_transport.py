@@ -36,6 +36,7 @@ class LocalTransport:
     """
 
     stands_in = True
+    tunnelled = False
 
     def __init__(self, root: Path) -> None:
         self.folder = root.absolute()
@@ -122,5 +123,5 @@ class LocalTransport:
         return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """As `Transport.command`: a process of this machine anyway."""
-        return list(argv)
+        """As `Transport.command`: a process of this machine anyway, but in the target's environment."""
+        return ["env", "-i", *(f"{name}={value}" for name, value in TARGET_ENVIRONMENT.items()), *argv]

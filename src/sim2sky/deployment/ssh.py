@@ -36,12 +36,15 @@ class SshTransport:
     def __init__(self, url: str, *, access: SshAccess | None = None, limits: Limits | None = None) -> None:
         self.session = SshSession(SshAddress.parse(url), access, limits)
         self.name = self.session.name
+        self._root = ""
 
-    @functools.cached_property
+    @property
     def root(self) -> str:
         """As `Transport.root`."""
-        path = self.session.address.path
-        return f"{self.session.home().rstrip('/')}{path[2:]}" if path.startswith("/~/") else path
+        if not self._root:
+            path = self.session.address.path
+            self._root = f"{self.session.home().rstrip('/')}{path[2:]}" if path.startswith("/~/") else path
+        return self._root
 
     @functools.cached_property
     def _python(self) -> str:

@@ -11,17 +11,22 @@ from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.deployment.keys import SigningKey
 from sim2sky.deployment.local_transport import LocalTransport
 from sim2sky.deployment.release import build_release
+from sim2sky.deployment.ssh_address import SshAccess
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
 
 __all__ = ["fetch_bundle", "open_target", "temporary_target", "test_on_target"]
 
 
-def open_target(text: str) -> ReleaseTarget:
-    """Target of a description.
+def open_target(text: str, access: SshAccess | None = None) -> ReleaseTarget:
+    """Target of a description. Nothing is reached yet.
+
+    Args:
+        text: `local:FOLDER` or `ssh://user@host[:port]/path`.
+        access: key and trusted host keys of an SSH target; by default what `ssh` would use.
 
     Raises:
-        NotSupportedError: ssh and serial targets.
+        NotSupportedError: serial targets.
         ConfigError: no target's description.
     """
     kind, _, rest = text.partition(":")
@@ -29,13 +34,16 @@ def open_target(text: str) -> ReleaseTarget:
         if not rest:
             raise ConfigError("a local target needs a folder", hint="write local:FOLDER")
         return ReleaseTarget(LocalTransport(Path(rest)))
-    if kind in ("ssh", "serial", "tcp") or "@" in text:
-        what = "ssh" if kind != "serial" else "serial"
-        raise NotSupportedError(
-            f"{what} targets ('{text}'): this version installs into local folders",
-            hint="run sim2sky on the flight computer itself and deploy to local:FOLDER there",
-        )
-    raise ConfigError(f"'{text}' is no target", hint="write local:FOLDER")
+    if kind == "ssh":
+        from sim2sky.deployment.ssh import SshTransport  # asyncssh takes its time to import
+
+        return ReleaseTarget(SshTransport(text, access=access))
+    if kind in ("serial", "tcp"):
+        raise NotSupportedError(f"{kind} targets ('{text}')", hint="write ssh://user@host[:port]/path or local:FOLDER")
+    if "@" in text:
+        host, _, path = text.partition(":")
+        raise ConfigError(f"'{text}' is no target", hint=f"write ssh://{host}/{path.strip('/') or '~/controls'}")
+    raise ConfigError(f"'{text}' is no target", hint="write local:FOLDER or ssh://user@host[:port]/path")
 
 
 def temporary_target(bundle: Bundle, folder: Path) -> ReleaseTarget:

@@ -41,6 +41,11 @@ class Transport(Protocol):
         """True for what stands in for a flight computer of any architecture: the machine type is not compared."""
         ...
 
+    @property
+    def tunnelled(self) -> bool:
+        """True where what `command` starts reaches this machine by TCP only."""
+        ...
+
     def python(self) -> list[str]:
         """Begin of a command: a Python >= 3.6 there, which runs the installer and looks for one that can fly."""
         ...

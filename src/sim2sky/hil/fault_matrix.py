@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from sim2sky.errors import LinkError
@@ -108,6 +109,7 @@ def fly_cases(
     settings: FaultSettings,
     *,
     link: Literal["udp", "tcp"] = "udp",
+    log_dir: Path | None = None,
     progress: Callable[[CaseResult], None] = lambda _: None,
     **how: Any,
 ) -> list[CaseResult]:
@@ -117,6 +119,7 @@ def fly_cases(
         command_for_agent: see `run_hil`.
         settings: the cases.
         link: UDP or TCP.
+        log_dir: for flight logs, a folder `run_0`, ... per flight agent; None: no logs.
         progress: told each result.
         how: further arguments of `run_hil`.
 
@@ -127,6 +130,7 @@ def fly_cases(
         LinkError: the flight agent does not start at all.
     """
     results: list[CaseResult] = []
+    runs = 0
     while len(results) < len(settings.cases):
         rest = settings.cases[len(results) :]
         plan = FaultPlan([case.faults for case in rest], settings.seed)
@@ -138,8 +142,21 @@ def fly_cases(
 
         hook = functools.partial(flown, rest=rest, plan=plan)
         seeds = [settings.seed] * len(rest)
+        folder = None if log_dir is None else log_dir / f"run_{runs}"
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
+        runs += 1
         try:
-            run_hil(command_for_agent, settings.environment, seeds, link=link, faults=plan, progress=hook, **how)
+            run_hil(
+                command_for_agent,
+                settings.environment,
+                seeds,
+                link=link,
+                log_dir=folder,
+                faults=plan,
+                progress=hook,
+                **how,
+            )
         except LinkError as error:
             done = len(results) - begun
             if done == len(rest):  # all were flown, and the agent did not end as told

@@ -44,11 +44,13 @@ class CorruptedMessage:
 
     @staticmethod
     def received(message: Any, rng: np.random.Generator) -> Any | None:
-        """What is decoded of a received message whose bytes are damaged: nothing, where its checksum catches it."""
+        """What is decoded of a received message whose bytes are damaged: nothing, where its checksum catches it or its
+        number has become one that does not exist."""
         try:
-            return mavlink.MAVLink(None).decode(bytearray(damage(bytes(message.get_msgbuf()), rng)))
+            decoded = mavlink.MAVLink(None).decode(bytearray(damage(bytes(message.get_msgbuf()), rng)))
         except (mavlink.MAVError, ValueError):
             return None
+        return None if isinstance(decoded, mavlink.MAVLink_unknown) else decoded
 
 
 class FaultyChannel:

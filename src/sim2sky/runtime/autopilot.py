@@ -186,7 +186,6 @@ class Autopilot:
         gamma_wanted, accel_g_wanted = climb_wanted / speed, accel_wanted / GRAVITY_MPS2
         gamma, accel_g = sample.climb_rate_mps / speed, self._acceleration / GRAVITY_MPS2
         total_error = (gamma_wanted - gamma) + (accel_g_wanted - accel_g)
-        balance_error = (gamma_wanted - gamma) - (accel_g_wanted - accel_g)
 
         bank_load = 1.0 / max(math.cos(sample.roll_rad), 0.3) - 1.0
         throttle_raw = (
@@ -199,6 +198,11 @@ class Autopilot:
         throttle = _limit(throttle_raw, 0.0, 1.0)
         if throttle == throttle_raw or (throttle_raw - throttle) * total_error < 0.0:
             self._throttle_integral = _limit(self._throttle_integral + g.energy_i * total_error * dt, -0.6, 0.6)
+        if throttle_raw > 1.0 and accel_wanted > 0.0:
+            # More is asked than the motor has: airspeed first, the path gets what is left. Else a dead motor ends in a
+            # stall at a well-held altitude.
+            gamma_wanted = min(gamma_wanted, gamma + accel_g - accel_g_wanted)
+        balance_error = (gamma_wanted - gamma) - (accel_g_wanted - accel_g)
         pitch_raw = (
             g.trim_pitch_rad
             + gamma_wanted

@@ -106,6 +106,7 @@ class FlightLoop:
         self._status = Status(engaged=False, guard=0, trips=0, late=0)
         self._refused_ns = -REFUSAL_NS
         self._silent = False
+        self._problem = ""  # the last one told
         self.summary = FlightSummary(vehicle.name)
 
     def run(self, duration_s: float) -> FlightSummary:
@@ -114,6 +115,7 @@ class FlightLoop:
         Raises:
             LinkError: the link broke.
         """
+        self._finishing = False
         end = self._clock.now_ns() + (int(duration_s * _S) if duration_s < 1e9 else 1 << 62)
         due = self._clock.now_ns()
         while not (self._engage_by.by == "now" and self.summary.engagements and not self._engaged):
@@ -169,8 +171,9 @@ class FlightLoop:
         vehicle = self._vehicle
         vehicle.receive(timeout_s)
         reading = vehicle.reading
-        if reading.problem:
+        if reading.problem and reading.problem != self._problem:
             self._tell(reading.problem)
+        self._problem = reading.problem or self._problem
         if self._engaged and reading.control is Control.THEIRS:
             self._over(reading.problem or self._ending or "the autopilot took over")
 
@@ -184,9 +187,9 @@ class FlightLoop:
             if edge is Edge.ON:
                 self._wanted = True
             elif edge is Edge.OFF:
-                self._disengage("the pilot's switch")
+                self._give_back("disengaged by the pilot's switch")
             elif self._engaged and not widths:
-                self._disengage("the receiver is silent")
+                self._give_back("the receiver is silent")
         for asked in self._vehicle.requests():
             self._vehicle.answer(asked, accepted=self._obey(asked))
         self._watch_silence(now)
@@ -199,7 +202,7 @@ class FlightLoop:
                     return False
                 self._wanted = True
             case Request.DISENGAGE:
-                self._disengage("a ground station")
+                self._give_back("disengaged by a ground station")
             case Request.KILL:
                 return self._kill()
             case Request.DISARM:
@@ -248,7 +251,7 @@ class FlightLoop:
             return
         sample = self._sample()
         self._setpoint = replace(Setpoint(sample.altitude_m, sample.airspeed_mps, sample.yaw_rad), **self._given)
-        self._engaged, self._wanted, self._ending = True, False, ""
+        self._engaged, self._wanted, self._ending, self._problem = True, False, "", ""
         self._started_ns = now
         self.summary.engagements += 1
         self.timing.pause()
@@ -258,28 +261,17 @@ class FlightLoop:
 
     def _problems(self, now: int) -> list[str]:
         """Why the agent may not take control now."""
-        reading, monitor = self._vehicle.reading, self._agent.monitor
-        problems: list[str] = []
-        if monitor.killed:
-            problems.append("killed or disarmed")
-        if reading.control is not Control.THEIRS:
-            problems.append("the autopilot is still taking over")
+        reading = self._vehicle.reading
+        problems = [] if reading.control is Control.THEIRS else ["the autopilot is still taking over"]
         if reading.sample is None:
             return [*problems, "no state estimate"]
-        age_ms = (now - reading.sample.time_ns) * 1e-6
-        if age_ms > monitor.limits.stale_data_ms:
-            problems.append(f"the state is {age_ms:.0f} ms old")
-        return problems
+        return problems + self._agent.monitor.engagement_problems(reading.sample, now, battery_v=reading.battery_v)
 
     def _sample(self) -> Sample:
         sample = self._vehicle.reading.sample
         if sample is None:
             raise AssertionError("engaged without a state estimate")
         return sample
-
-    def _disengage(self, who: str) -> None:
-        self._wanted = False
-        self._give_back(f"disengaged by {who}")
 
     def _give_back(self, reason: str) -> None:
         """Begin to hand back; after a kill nothing that could start the motor is done."""

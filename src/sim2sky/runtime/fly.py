@@ -22,10 +22,6 @@ from sim2sky.runtime.clock import Clock, RealClock
 from sim2sky.runtime.flight_loop import FlightLoop, FlightSummary
 from sim2sky.runtime.fly_options import (
     FlyOptions,
-    parse_engage,
-    parse_rc_channel,
-    parse_setpoint,
-    parse_vehicle,
     parser,
 )
 from sim2sky.runtime.link import open_channel, open_link
@@ -174,14 +170,12 @@ def main(arguments: Sequence[str], *, worker: str = WORKER) -> int:
     """Run `fly` with the target's command line; returns the exit code."""
     given = parser("sim2sky.runtime.main fly").parse_args(arguments)
     try:
-        teensy, address = parse_vehicle(given.vehicle)
-        options = FlyOptions(
-            teensy=teensy,
-            address=address,
-            engage=parse_engage(given.engage),
-            kill_channel=parse_rc_channel(given.kill) if given.kill else 0,
-            setpoint=parse_setpoint(given.setpoint),
-            hand_back=given.hand_back.upper(),
+        options = FlyOptions.of(
+            vehicle=given.vehicle,
+            engage=given.engage,
+            kill=given.kill,
+            setpoint=given.setpoint,
+            hand_back=given.hand_back,
             duration_s=given.duration,
             log=given.log,
             overwrite=given.overwrite,

@@ -78,6 +78,45 @@ class FlyOptions:
         if not self.duration_s > 0 or not self.connect_timeout_s > 0:
             raise ConfigError("--duration and --connect-timeout must be above 0 s")
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        vehicle: str,
+        engage: str,
+        kill: str,
+        setpoint: str,
+        hand_back: str,
+        duration_s: float,
+        log: Path | None,
+        overwrite: bool,
+        signing_key: Path | None,
+        realtime: bool,
+        source: Source | None,
+        connect_timeout_s: float,
+    ) -> FlyOptions:
+        """From the words of a command line.
+
+        Raises:
+            ConfigError: one of them is malformed, or they do not go together.
+        """
+        teensy, address = parse_vehicle(vehicle)
+        return cls(
+            teensy,
+            address,
+            parse_engage(engage),
+            parse_rc_channel(kill) if kill else 0,
+            parse_setpoint(setpoint),
+            hand_back.upper(),
+            duration_s,
+            log,
+            overwrite,
+            signing_key,
+            realtime,
+            source,
+            connect_timeout_s,
+        )
+
 
 def parse_vehicle(text: str) -> tuple[bool, Address]:
     """Whether it is a Teensy, and the address.

@@ -5,6 +5,7 @@ MAVLink's acknowledgements name the command but not its parameters, so of each k
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Any
 from sim2sky.runtime.link import mavlink
 from sim2sky.runtime.vehicle import Request
 
-__all__ = ["Requests", "acknowledgement", "request_in"]
+__all__ = ["Requests", "acknowledgement", "request_in", "unused"]
+
+MAX_CONFIRMATION = 16  # how often a ground station that gets no answer may have repeated itself
 
 _ASKED = {
     (mavlink.MAV_CMD_NAV_GUIDED_ENABLE, 1.0): Request.ENGAGE,
@@ -25,8 +28,16 @@ _ASKED = {
 
 
 def request_in(command_long: Any) -> Request | None:
-    """What a COMMAND_LONG asks of the flight agent; None where it is nothing we do."""
-    return _ASKED.get((command_long.command, command_long.param1))
+    """What a COMMAND_LONG asks of the flight agent; None where it is nothing we do, or where a parameter that means
+    nothing is set: a damaged frame whose checksum happens to hold is most likely caught by that."""
+    m = command_long
+    return _ASKED.get((m.command, m.param1)) if unused(m, 2) else None
+
+
+def unused(command_long: Any, first: int) -> bool:
+    """Whether all parameters from number `first` on are left out: 0, or NaN."""
+    values = [getattr(command_long, f"param{i}") for i in range(first, 8)]
+    return all(value == 0.0 or math.isnan(value) for value in values) and command_long.confirmation < MAX_CONFIRMATION
 
 
 def acknowledgement(command: int, result: int, system: int, component: int) -> Any:

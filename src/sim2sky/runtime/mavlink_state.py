@@ -100,9 +100,20 @@ class Telemetry:
         stamp, restarts = m.time_boot_ms * _MS, self.sender.restarts
         if not self.sender.receipt(stamp, now_ns):
             return None
-        if self.sender.restarts > restarts:  # nothing of before belongs to what comes now
-            self._attitude = self._position = self._airspeed = self._global_ns = None
+        if self.sender.restarts > restarts:
+            self._forget()
         return self.sender.to_ours(stamp, now_ns)
+
+    def timesync(self, sent_ns: int, stamp_ns: int, now_ns: int) -> None:
+        """An answered TIMESYNC, see `SenderClock.timesync`."""
+        restarts = self.sender.restarts
+        self.sender.timesync(sent_ns, stamp_ns, now_ns)
+        if self.sender.restarts > restarts:
+            self._forget()
+
+    def _forget(self) -> None:
+        """The sender was restarted: nothing of before belongs to what comes now."""
+        self._attitude = self._position = self._airspeed = self._global_ns = None
 
     def _take_attitude(self, m: Any, angles: tuple[float, float, float], now_ns: int) -> None:
         if (time_ns := self._stamp(m, now_ns)) is not None:

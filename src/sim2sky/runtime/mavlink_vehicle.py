@@ -15,7 +15,7 @@ from sim2sky.runtime.announcements import Announcer
 from sim2sky.runtime.autopilots import PX4, AutopilotKind, identify, is_autopilot, parameter_value
 from sim2sky.runtime.clock import Clock
 from sim2sky.runtime.link import MavlinkLink, mavlink
-from sim2sky.runtime.mavlink_requests import Requests, acknowledgement, request_in
+from sim2sky.runtime.mavlink_requests import Requests, acknowledgement, request_in, unused
 from sim2sky.runtime.mavlink_state import STATE_MESSAGES, Telemetry
 from sim2sky.runtime.messages import decode_command_setpoint
 from sim2sky.runtime.output_watch import OutputWatch
@@ -218,7 +218,8 @@ class MavlinkVehicle:
             if m.tc1 == 0:
                 self._link.send(mavlink.MAVLink_timesync_message(now, m.ts1))
             else:
-                self.telemetry.sender.timesync(m.ts1, m.tc1, now)
+                self.telemetry.timesync(m.ts1, m.tc1, now)
+                self._watch_restart()
         elif number == mavlink.MAVLINK_MSG_ID_PARAM_VALUE and self.kind is not None:
             name, value = parameter_value(self.kind, m)
             if self._pending.answered(name):
@@ -228,10 +229,13 @@ class MavlinkVehicle:
         else:
             self.telemetry.take(m, now)
             self._watch_outputs(number, now)
-            if self.telemetry.sender.restarts > self._restarts:
-                self._restarts = self.telemetry.sender.restarts
-                self._lose("the autopilot was restarted: its clock went back")
-                self._ask_for_everything()
+            self._watch_restart()
+
+    def _watch_restart(self) -> None:
+        if self.telemetry.sender.restarts > self._restarts:
+            self._restarts = self.telemetry.sender.restarts
+            self._lose("the autopilot was restarted: its clock went back")
+            self._ask_for_everything()
 
     def _heartbeat(self, m: Any, sender: tuple[int, int], now: int) -> None:
         if m.type == mavlink.MAV_TYPE_GCS and len(self._stations) < MAX_STATIONS:
@@ -269,7 +273,7 @@ class MavlinkVehicle:
         if (m.target_system, m.target_component) != ours or (sender != self._address and sender not in self._stations):
             return
         answer_to = (*sender, m.command)
-        if (setpoint := decode_command_setpoint(m)) is not None:
+        if (setpoint := decode_command_setpoint(m)) is not None and unused(m, 4):
             self._asked.append(Asked(Request.FOLLOW, answer_to, setpoint))
         elif (request := request_in(m)) is not None:
             self._asked.append(Asked(request, answer_to))

@@ -30,7 +30,7 @@ SEGMENT_BYTES = 8 << 20
 
 SYNC_S = 1.0  # what a power cut may cost
 ROOM_BYTES = 1 << 18  # after a full disk: so much must be free before anything is written again
-GATHER_S = 0.02  # between two reads, so that a fast simulation does not wake this process at every tick
+GATHER_S = 0.005  # between two reads, so that a fast simulation does not wake this process at every tick
 CHUNK = 1 << 16
 NICE = 5
 

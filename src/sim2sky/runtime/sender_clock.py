@@ -59,7 +59,7 @@ class SenderClock:
         The quickest exchange says most; it ages by a tenth with each slower one, so that a changed route is followed.
         """
         round_trip = now_ns - sent_ns
-        if not 0 <= round_trip <= ROUND_TRIP_LIMIT_NS:
+        if not 0 <= round_trip <= ROUND_TRIP_LIMIT_NS or not self.receipt(stamp_ns, now_ns):
             return
         if self._exchanged is None or round_trip <= self._round_trip_ns:
             self._round_trip_ns = round_trip

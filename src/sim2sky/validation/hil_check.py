@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.local_site import TARGET_ENVIRONMENT
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.deployment.targets import fetch_bundle, temporary_target
 from sim2sky.environments.episode import EpisodeOutcome
@@ -21,6 +20,8 @@ from sim2sky.validation.statistics import clopper_pearson
 __all__ = ["check_hil_performance", "fly_hil", "fly_installed", "judge_hil"]
 
 NAME = "HIL Performance"
+START_S = 120.0
+"""How long an agent may take to start: slow processors load onnxruntime slowly; one that died is noticed at once."""
 
 
 def fly_hil(
@@ -61,12 +62,12 @@ def fly_hil(
         target.command("sim2sky.runtime.main", *arguments),
         environment,
         seeds,
-        link=settings.hil_link,
+        link="tcp" if target.transport.tunnelled else settings.hil_link,
         log_dir=None if log_dir is None else log_dir.absolute(),
         progress=told,
         agent_name=bundle.agent,
         bundle_digest=bundle.digest,
-        environment=TARGET_ENVIRONMENT,
+        connect_timeout_s=START_S,
     )
 
 

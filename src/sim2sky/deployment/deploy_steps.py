@@ -1,0 +1,130 @@
+"""What the six steps share: the record of what is done, the words for the user, the list of what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from sim2sky.deployment.deploy_plan import DeployPlan
+from sim2sky.deployment.pipeline_state import PipelineState
+from sim2sky.errors import Sim2SkyError
+from sim2sky.validation.checks import ProgressHook, ValidationResult
+from sim2sky.validation.deployment_validator import CHECKS, DeploymentValidator, report_json, report_text
+from sim2sky.validation.statistics import Outcome
+
+__all__ = ["STEPS", "Steps", "code_hash", "ignore", "in_order", "result_from"]
+
+STEPS = (
+    "Exporting model to ONNX...",
+    "Optimizing model (quantization)...",
+    "Running validation checks...",
+    "Copying model to target hardware...",
+    "Testing inference on target...",
+    "Running HIL validation...",
+)
+
+
+def ignore(_: str) -> None:
+    """The default listener."""
+
+
+class Steps:
+    """A deployment under way.
+
+    Args:
+        plan: what and where.
+        state: the record in the plan's output folder.
+        say: told the lines for the user.
+        progress: told (name, `Progress`) after every episode.
+        now: time stamp for the log.
+    """
+
+    def __init__(
+        self,
+        plan: DeployPlan,
+        state: PipelineState,
+        *,
+        say: Callable[[str], None] = ignore,
+        progress: ProgressHook | None = None,
+        now: Callable[[], str] = str,
+    ) -> None:
+        self.plan, self.state = plan, state
+        self.say, self.progress, self.now = say, progress, now
+        self.validation = plan.settings.validation_settings(plan.validation)
+        self.step = 0
+        self.written: list[Path] = []
+
+    def begin(self, number: int) -> None:
+        """Announce a step."""
+        self.step = number
+        self.say(f"[{number}/6] {STEPS[number - 1]}")
+
+    def note(self, text: str) -> None:
+        """A line under the step's."""
+        self.say(f"      {text}")
+
+    def wrote(self, *paths: Path) -> None:
+        """Note files for the list at the end, and in the log."""
+        for path in paths:
+            self.written.append(path)
+            self.log(f"step {self.step} wrote {path}")
+
+    def log(self, text: str) -> None:
+        """A line of the deployment's log."""
+        self.state.log(f"{self.now()} {text}")
+
+    def known(self, step: str, key: str) -> dict[str, Any] | None:
+        """What a step gave when it was last done with the same inputs."""
+        return None if self.plan.fresh else self.state.result(step, key)
+
+    @contextlib.contextmanager
+    def logged(self) -> Generator[None, None, None]:
+        """Why it stopped stands in the log, too."""
+        try:
+            yield
+        except Sim2SkyError as error:
+            self.log(f"step {self.step} failed: {error.message}")
+            raise
+        except KeyboardInterrupt:
+            self.log(f"step {self.step} interrupted")
+            raise
+
+    def stopped(self, outcome: Outcome, what: str) -> None:
+        """Say that checks were not passed."""
+        self.say(f"✗ {what} {'failed' if outcome == 'fail' else 'inconclusive'}. Aborting deployment.")
+        self.log(f"step {self.step} {outcome}")
+
+    def report(self, validator: DeploymentValidator, results: list[ValidationResult]) -> str:
+        """Write the report of all checks; its text."""
+        text = report_text(results, validator.pending)
+        self.wrote(self.state.write("report.txt", text))
+        data = json.dumps(report_json(validator, results), indent=1, ensure_ascii=False)
+        self.wrote(self.state.write("report.json", data + "\n"))
+        return text
+
+
+def result_from(data: dict[str, Any]) -> ValidationResult:
+    """The inverse of `ValidationResult.to_json`."""
+    return ValidationResult(data["name"], data["outcome"] == "pass", data["metrics"], data["notes"], data["outcome"])
+
+
+def in_order(results: list[ValidationResult]) -> list[ValidationResult]:
+    """As the report lists them."""
+    return sorted(results, key=lambda r: CHECKS.index(r.name))
+
+
+@functools.cache
+def code_hash() -> str:
+    """Hash of this package's source: another version does its steps again."""
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".xml"):
+            digest.update(path.relative_to(package).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
