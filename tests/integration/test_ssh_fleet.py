@@ -26,9 +26,10 @@ from sim2sky.config.loader import dump_yaml
 from sim2sky.config.safety import SafetySettings
 from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment import deploy_fleet as module
+from sim2sky.deployment.deploy_agent import deploy
 from sim2sky.deployment.deploy_fleet import FleetResult, TargetOutcome, deploy_fleet
 from sim2sky.deployment.deploy_plan import DeployPlan
-from sim2sky.errors import ConfigError
+from sim2sky.errors import ConfigError, TargetError
 
 SRC = Path(module.__file__).resolve().parents[2]
 EASY = EnvironmentSettings.model_validate(
@@ -178,6 +179,12 @@ def test_a_malformed_address_stops_everything_at_once(plan: DeployPlan, url: str
     with pytest.raises(ConfigError):
         deploy_fleet(plan, FleetSettings(targets=(FleetTarget(url=url, name="x"),)))
     assert not plan.output.exists()
+
+
+def test_a_single_target_that_is_off_is_told_before_the_campaign(plan: DeployPlan, laptop: SshServer) -> None:
+    with pytest.raises(TargetError, match="connection refused"):
+        deploy(replace(plan, target=f"ssh://pi@127.0.0.1:{free_port()}/opt/x"))
+    assert not (plan.output / "export").exists()
 
 
 def command(plan: DeployPlan, fleet: FleetSettings, folder: Path, *more: str) -> list[str]:
