@@ -189,8 +189,9 @@ def start(rng: random.Random, monitor: SafetyMonitor, initial: InitialState) -> 
             0, 0.0, 0.05, tried.yaw_rad, 0.0, 0.0, 0.0, tried.airspeed_mps, tried.altitude_m, 0.0, tried.north_m,
             tried.east_m,
         )  # fmt: skip
-        if not monitor.watch.look(sample, 0, math.nan):
-            monitor.reset()
+        problems = monitor.watch.look(sample, 0, math.nan)
+        monitor.reset()
+        if not problems:
             return tried
 
 

@@ -61,8 +61,8 @@ def test_every_command_is_finite_within_limits_and_slew(
 inside = st.builds(
     Sample,
     st.just(0),
-    st.floats(-1.0, 1.0),
-    st.floats(-0.6, 0.6),
+    st.floats(-0.7, 0.7),
+    st.floats(-0.28, 0.28),
     *[plausible] * 4,
     st.floats(0, 22),
     st.floats(80, 450),

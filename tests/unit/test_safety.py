@@ -461,3 +461,41 @@ def test_each_trip_is_logged_once_with_its_reason_and_the_state_at_that_tick() -
     assert guard.events.ticks["attitude"] == 5
     guard.reset()
     assert len(guard.events) == 0
+
+
+def test_a_rotation_that_leads_out_of_the_envelope_trips_before_it_does() -> None:
+    assert step(monitor(), roll_rad=0.9, p_radps=2.0).trips == Trip.ATTITUDE  # 60 degrees within the 0.1 s of latency
+    assert step(monitor(), pitch_rad=0.5, q_radps=1.3).trips == Trip.ATTITUDE
+    assert step(monitor(), roll_rad=0.9, p_radps=-2.0).mode is Mode.POLICY
+
+
+def test_a_slow_aircraft_gets_speed_before_height() -> None:
+    law = Law()
+    guard = monitor(law, airspeed_min_mps=12.0)
+    step(guard, airspeed_mps=11.0, altitude_m=45.0)
+    assert law.asked[-1][1].altitude_m == 25.0  # nose down, even near the floor
+    step(guard, airspeed_mps=18.0, altitude_m=45.0)
+    assert law.asked[-1][1].altitude_m == 50.0
+    # A climb uses up the speed before the nose is down.
+    assert step(monitor(airspeed_min_mps=12.0), airspeed_mps=13.0, climb_rate_mps=4.0).trips == Trip.AIRSPEED_LOW
+
+
+def test_turning_home_is_not_broken_off_for_a_moment() -> None:
+    guard = monitor(recovery_s=0.5)
+    step(guard, north_m=400.0)
+    modes = [step(guard).mode for _ in range(30)]  # as if back over home at once
+    assert modes[:10] == [Mode.RETURN] * 10 and modes[-1] is Mode.POLICY and Mode.HOLD in modes
+
+
+def test_while_another_limit_is_broken_the_turn_home_begins_early() -> None:
+    near = {"north_m": 0.0, "east_m": 370.0}  # flying along the fence
+    assert step(monitor(), **near).mode is Mode.POLICY
+    for east in range(300, 420, 10):
+        alone = Trip.RANGE in step(monitor(), north_m=0.0, east_m=float(east)).trips
+        upset = Trip.RANGE in step(monitor(), north_m=0.0, east_m=float(east), pitch_rad=0.7).trips
+        assert upset >= alone
+    assert any(
+        Trip.RANGE in step(monitor(), north_m=0.0, east_m=float(east), pitch_rad=0.7).trips
+        and Trip.RANGE not in step(monitor(), north_m=0.0, east_m=float(east)).trips
+        for east in range(300, 470, 5)
+    )

@@ -48,7 +48,7 @@ def test_every_required_limit_is_missed(name: str) -> None:
         ({"elevator_max": -25.0}, "'elevator_max' must be above 0"),
         ({"rudder_max": 1.0}, "rudder_max 1 deg leaves less than 20%"),
         ({"altitude_min": 600.0}, "max_altitude_m must lie above altitude_min"),
-        ({"altitude_min": 455.0}, "less than 50 m between"),
+        ({"altitude_min": 455.0, "altitude_buffer_m": 10.0}, "less than 50 m between"),
         ({"altitude_min": -100.0}, "less than 10 m to the ground"),
         ({"max_altitude_m": 1e9}, "max_altitude_m 1e+09 is above"),
         ({"max_range_m": 1e9}, "max_range_m 1e+09 is above"),

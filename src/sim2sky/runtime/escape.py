@@ -22,7 +22,7 @@ GRAVITY_MPS2 = 9.80665
 STEP_S = 0.4
 MAX_STEPS = 45
 LOST_M = -50.0  # so far outside nobody asks how much farther
-MAX_BANK_RAD = 1.3  # beyond it a level turn is no description of the motion
+MAX_BANK_RAD = 1.2  # beyond it a level turn is no description of the motion
 STRAIGHT_RAD = 0.1
 UNDECIDED_RAD = 2.4  # error of heading beyond which either way round is as short
 HOMEWARD2 = 0.5  # squared cosine between course and the way home within which the turn counts as done
@@ -111,7 +111,7 @@ class Escape:
         # While nobody has reacted yet the aircraft flies on in the turn and in the roll it is in.
         rolling = wrap_angle(s.roll_rad) + s.p_radps * self._command_s
         roll = min(max(rolling, -MAX_BANK_RAD), MAX_BANK_RAD)
-        turn = GRAVITY_MPS2 * math.tan(roll) / speed
+        turn = GRAVITY_MPS2 * math.tan(min(max(roll, -self._bank), self._bank)) / speed
         middle = s.yaw_rad + 0.5 * turn * latency
         north += (speed * math.cos(middle) + wind[0]) * latency
         east += (speed * math.sin(middle) + wind[1]) * latency
@@ -137,6 +137,8 @@ class Escape:
         """Smallest distance to the border in a turn to one side, until the aircraft flies home."""
         wind_n, wind_e = wind
         wanted = side * self._bank
+        if roll * side > self._bank:  # a steeper bank is no tighter turn: the lift for it is not there
+            roll = wanted
         margin = self.fence.margin(north, east)
         for _ in range(MAX_STEPS):
             off = roll - wanted

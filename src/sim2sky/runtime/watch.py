@@ -59,6 +59,7 @@ class Watch:
         self._turning_s = 1e-3 * limits.command_latency_ms
         self._stale_ns, self._blind_ns = limits.stale_data_ms * 1e6, limits.blind_data_ms * 1e6
         self._lost_ticks = math.ceil(limits.terminate_after_s / dt_s - 1e-9)
+        self._turn_ticks = math.ceil(limits.recovery_s / dt_s - 1e-9) + 1
         self._battery_ticks = math.ceil(BATTERY_S / dt_s)
         self._fast = limits.airspeed_max_mps or math.inf
         self._sink = limits.sink_max_mps or math.inf
@@ -72,6 +73,7 @@ class Watch:
         self.side = 0.0
         self._fix_ns = 0
         self._active = 0  # envelope trips
+        self._turning = 0
         self._blind_count = 0
         self._battery_count = 0
         self._battery = 0
@@ -160,6 +162,10 @@ class Watch:
                 enough += limits.fence_buffer_m
             margin, self.side = self.escape.range_margin(s, north, east, min(age_s, 1.0), self.wind.wind, enough)
             if margin < enough:
+                self._turning = self._turn_ticks
+            elif self._turning:  # a swing of the nose makes the way home look short for a moment: turn on
+                self._turning -= 1
+            if self._turning:
                 active |= _RANGE
         return active
 
