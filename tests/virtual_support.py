@@ -4,13 +4,17 @@ fast as the machine."""
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.link_support import serial_cable
+
 from sim2sky.environments.jsbsim_plant import Air
 from sim2sky.hil.virtual_autopilot import VirtualAutopilot
 from sim2sky.runtime.autopilots import ARDUPILOT, AutopilotKind
+from sim2sky.runtime.channel import SerialChannel
 from sim2sky.runtime.clock import ManualClock
 from sim2sky.runtime.link import Address, LinkStatistics, MavlinkLink, mavlink, open_link
 from sim2sky.runtime.mavlink_vehicle import COMPONENT, WANTED, MavlinkVehicle
@@ -116,10 +120,21 @@ def virtual_flight(
     hand_back_to: str = "LOITER",
     air: Air | None = None,
     noise: float = 0.0,
+    medium: str = "udp",
 ) -> Generator[Flight, None, None]:
-    """A vehicle that is not connected yet, and the autopilot it will find."""
+    """A vehicle that is not connected yet, and the autopilot it will find; over `udp`, `tcp` or a `serial` port."""
     clock = ManualClock(100 * S)
-    with open_link("udpin:127.0.0.1:0", system=1, component=1, signer=signers[0]) as theirs:
+    with contextlib.ExitStack() as stack:
+        if medium == "serial":
+            other_end, device = stack.enter_context(serial_cable())
+            os.set_blocking(other_end, False)
+            channel = SerialChannel(os.dup(other_end))
+            theirs = MavlinkLink(channel, Address("serial", "other end", 0), system=1, component=1, signer=signers[0])
+            stack.callback(theirs.close)
+            where = f"serial:{device}:921600"
+        else:
+            theirs = stack.enter_context(open_link(f"{medium}in:127.0.0.1:0", system=1, component=1, signer=signers[0]))
+            where = f"{medium}:127.0.0.1:{theirs.port}"
         autopilot = VirtualAutopilot(theirs, clock, kind=kind, aircraft=aircraft, air=air, noise=noise)
         at: dict[float, Callable[[], object]] = {}
 
@@ -130,9 +145,7 @@ def virtual_flight(
             autopilot.step(0.0)
             autopilot.step(0.0)
 
-        ours = open_link(
-            f"udp:127.0.0.1:{theirs.port}", system=1, component=COMPONENT, wanted=WANTED, signer=signers[1]
-        )
+        ours = open_link(where, system=1, component=COMPONENT, wanted=WANTED, signer=signers[1])
         link = PumpedLink(ours, clock, other)
         vehicle = MavlinkVehicle(link, clock, rate_hz, hand_back_to=hand_back_to)  # type: ignore[arg-type]
         try:

@@ -197,6 +197,19 @@ def test_ardupilots_manual_control_has_the_same_signs(channel: str) -> None:
         assert flight.autopilot.command == pytest.approx(command, abs=0.005)
 
 
+@KINDS
+@pytest.mark.parametrize("medium", ["tcp", "serial"])
+def test_streams_carry_it_all_as_well(kind: AutopilotKind, medium: str) -> None:
+    with virtual_flight(kind, medium=medium, signers=(Signer(KEY), Signer(KEY))) as flight:
+        flight.vehicle.connect(10.0)
+        take_control(flight)
+        hold(flight, NEUTRAL._replace(aileron=0.4), 0.3)
+        assert flight.autopilot.command.aileron == pytest.approx(0.4, abs=0.005)
+        flight.vehicle.hand_back()
+        flight.pump_until(lambda: flight.vehicle.reading.control is Control.THEIRS)
+        assert flight.autopilot.mode == "LOITER" and flight.vehicle._link.statistics.damaged == 0
+
+
 def test_the_other_channels_stay_the_pilots() -> None:
     with virtual_flight() as flight:
         flight.vehicle.connect(10.0)
