@@ -15,6 +15,7 @@ would let a policy begin. A crossing is any physics step outside circle, polygon
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -22,7 +23,10 @@ import random
 import sys
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 from machine import describe_machine
@@ -34,6 +38,7 @@ from sim2sky.config.validation import ValidationSettings
 from sim2sky.environments.airframes import airframe
 from sim2sky.environments.disturbances import SensorModel, draw_scenario
 from sim2sky.environments.jsbsim_plant import InitialState, JsbsimPlant
+from sim2sky.environments.tasks import make_contract
 from sim2sky.runtime.autopilot import Autopilot
 from sim2sky.runtime.escape import Escape
 from sim2sky.runtime.geofence import Fence
@@ -91,7 +96,7 @@ def polygon(rng: random.Random) -> tuple[tuple[float, float], ...]:
 
 
 class Adversary:
-    """Wants out. Knows the truth; flies with the autopilot's inner loops, or none."""
+    """Wants out. Knows the truth; flies with the autopilot's inner loops, or none, within a policy's command range."""
 
     def __init__(self, kind: str, aircraft: str, rng: random.Random) -> None:
         a = airframe(aircraft)
@@ -102,8 +107,15 @@ class Adversary:
         self._throttle = rng.choice((1.0, rng.uniform(0.3, 1.0)))
         self._side = rng.choice((-1.0, 1.0))
         self._until, self._held = 0, Command(0.0, 0.0, 0.0, 0.5)
+        signals = make_contract(environment(aircraft)).output.signals
+        self._reach = [(s.command_low, s.command_high) for s in signals]
 
     def __call__(self, s: Sample, tick: int) -> Command:
+        """A command that a policy with the airframe's contract can give."""
+        wanted = self._wanted(s, tick)
+        return Command(*(min(max(w, low), high) for w, (low, high) in zip(wanted, self._reach, strict=True)))
+
+    def _wanted(self, s: Sample, tick: int) -> Command:
         rng = self._rng
         if self._kind == "random":
             if tick >= self._until:
@@ -129,6 +141,7 @@ def limits_for(aircraft: str, **changes: Any) -> SafetyLimits:
     return SafetyLimits.from_json({**safety, **changes})
 
 
+@functools.cache
 def environment(aircraft: str) -> EnvironmentSettings:
     """The conditions of validation, with the delays left to this script."""
     base = load_settings(default_path("validation"), ValidationSettings, section="validation").environment

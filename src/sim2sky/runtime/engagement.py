@@ -22,7 +22,6 @@ WAY_HOME_STEP_M = 5.0
 HEADWAY = 0.8  # wind as a share of airspeed beyond which the way home is no longer certain
 
 _SAID = {
-    Trip.NONFINITE_STATE: "the state estimate holds values that are no numbers, or absurd ones",
     Trip.STALE_DATA: "the state estimate is {age_ms:.0f} ms old, allowed are {limits.stale_data_ms:g} ms",
     Trip.NO_POSITION: "there is no position, so the fence cannot be watched",
     Trip.ATTITUDE: "bank {roll:.0f} or pitch {pitch:.0f} degrees is outside the limits",
@@ -59,6 +58,8 @@ def engagement_problems(
     """
     watch = Watch(limits, 1.0)
     trips = watch.look(s, now_ns, battery_v)
+    if trips & Trip.NONFINITE_STATE:
+        return ["the state estimate holds values that are no numbers, or absurd ones"]
     margin = watch.fence.margin(*watch.fix) if watch.fix is not None else math.nan
     facts = {
         "s": s, "limits": limits, "margin": margin, "roll": math.degrees(s.roll_rad),

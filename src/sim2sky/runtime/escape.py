@@ -19,9 +19,9 @@ Wind = tuple[float, float]
 """Velocity of the air towards north and east, m/s."""
 
 GRAVITY_MPS2 = 9.80665
-STEP_S = 0.3
-MAX_STEPS = 60
-FAR_M = 100.0  # beyond the reach of any turn by so much the path is not followed
+STEP_S = 0.4
+MAX_STEPS = 45
+LOST_M = -50.0  # so far outside nobody asks how much farther
 MAX_BANK_RAD = 1.3  # beyond it a level turn is no description of the motion
 STRAIGHT_RAD = 0.1
 UNDECIDED_RAD = 2.4  # error of heading beyond which either way round is as short
@@ -103,11 +103,10 @@ class Escape:
             share = self._wind_max / away if away > 1.0 else 0.0
             wind = (north * share, east * share)
         latency = self._latency_s + age_s
-        fastest = speed + abs(wind[0]) + abs(wind[1])
-        reach = fastest * (latency + self._roll_s) + 4.0 * fastest * speed / (GRAVITY_MPS2 * self._tan)
         if margin <= 0.0:
             return margin, 0.0
-        if margin > reach + FAR_M:
+        reach = self._reach(speed, math.hypot(*wind), latency)
+        if margin - reach >= enough:
             return margin - reach, 0.0
         # While nobody has reacted yet the aircraft flies on in the turn and in the roll it is in.
         rolling = wrap_angle(s.roll_rad) + s.p_radps * self._command_s
@@ -125,6 +124,12 @@ class Escape:
             return shorter, side
         longer = min(margin, self._turn(-side, north, east, heading, roll, speed, wind))
         return (longer, -side) if longer > shorter else (shorter, side)
+
+    def _reach(self, speed: float, wind: float, latency: float) -> float:
+        """How far the aircraft could get: straight on until the bank is right, then a turn's diameter, in the wind."""
+        rate = GRAVITY_MPS2 * self._tan / speed
+        straight = latency + 2.0 * self._roll_s  # rolling out of the wrong bank first
+        return speed * (straight + 2.0 / rate) + wind * (straight + 1.5 * math.pi / rate)
 
     def _turn(
         self, side: float, north: float, east: float, heading: float, roll: float, speed: float, wind: Wind
@@ -145,6 +150,8 @@ class Escape:
             at = self.fence.margin(north, east)
             if at < margin:
                 margin = at
+                if at < LOST_M:
+                    break
             else:
                 inward = -(north * v_north + east * v_east)
                 ahead = HOMEWARD2 * (north * north + east * east) * (v_north * v_north + v_east * v_east)

@@ -67,6 +67,8 @@ class Fence:
     def margin(self, north_m: float, east_m: float) -> float:
         """Distance to the nearest border, m; negative outside."""
         smallest = self._radius - math.hypot(north_m, east_m)
+        if not self._polygons:
+            return smallest
         for edges in self._polygons:
             nearest, inside = math.inf, False
             for n0, e0, dn, de, length2 in edges:

@@ -44,7 +44,15 @@ class Guidance:
 
     def home(self, s: Sample, north_m: float, east_m: float, wind: Wind | None) -> float:
         """Heading that leads from a position home, rad."""
-        return self._turned(s, math.atan2(-east_m, -north_m), wind)
+        heading = heading_for(math.atan2(-east_m, -north_m), s.airspeed_mps, wind)
+        error = wrap_angle(heading - s.yaw_rad)
+        if not self._side:
+            self._side = turn_side(error, s.roll_rad)
+        if error * self._side < 0.0:  # the longer way round, because it was begun or chosen
+            return wrap_angle(s.yaw_rad + self._side * AHEAD_RAD)
+        if abs(error) < DECIDED_RAD:
+            self._side = 0.0
+        return wrap_angle(heading)
 
     def loiter(self, s: Sample, north_m: float, east_m: float, wind: Wind | None, airspeed_mps: float) -> float:
         """Heading that leads onto the circle around home and along it, clockwise, rad.
@@ -54,19 +62,8 @@ class Guidance:
         radius = loiter_radius(self._limits, airspeed_mps)
         away = math.hypot(north_m, east_m)
         course = math.atan2(east_m, north_m) + math.pi / 2.0 + math.atan(2.0 * (away - radius) / radius)
-        return self._turned(s, course, wind)
+        return wrap_angle(heading_for(course, s.airspeed_mps, wind))  # the course turns along: no side to be kept to
 
     def circle(self, s: Sample) -> float:
         """Heading a little to the right, for circling where no position is known, rad."""
         return wrap_angle(s.yaw_rad + CIRCLE_RAD)
-
-    def _turned(self, s: Sample, course: float, wind: Wind | None) -> float:
-        heading = heading_for(course, s.airspeed_mps, wind)
-        error = wrap_angle(heading - s.yaw_rad)
-        if not self._side:
-            self._side = turn_side(error, s.roll_rad)
-        if error * self._side < 0.0:  # the longer way round, because it was begun or chosen
-            return wrap_angle(s.yaw_rad + self._side * AHEAD_RAD)
-        if abs(error) < DECIDED_RAD:
-            self._side = 0.0
-        return wrap_angle(heading)

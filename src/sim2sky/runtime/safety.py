@@ -8,6 +8,7 @@ bit for bit. numpy-free and without I/O or clocks, so that it can be enumerated 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from sim2sky.agent.contract import Contract
@@ -27,6 +28,7 @@ BRIDGE_TICKS = 2  # at any rate: the fallback law commands within three ticks of
 BLEND_S = 0.3  # time constant with which a command is led over to whoever commands next
 BLENDED_OUT = 0.01  # of full travel: the rest of the way is one step
 HOME_RADII = 1.5
+NOSE_DOWN_M = 20.0  # how far below itself a slow aircraft aims, so that the fallback law puts the nose down
 
 _SWITCHING = int(SWITCHING)
 _KILL, _LATE, _DEAD, _NONFINITE_ACTION = (
@@ -34,6 +36,7 @@ _KILL, _LATE, _DEAD, _NONFINITE_ACTION = (
 )
 _SURFACE, _THROTTLE, _SLEW = int(Trip.SURFACE_LIMIT), int(Trip.THROTTLE_LIMIT), int(Trip.SLEW_LIMIT)
 _BRIDGED, _BLENDED, _BATTERY = int(Trip.BRIDGED), int(Trip.BLENDED), int(Trip.BATTERY)
+_AIRSPEED_LOW = int(Trip.AIRSPEED_LOW)
 _URGENT = int(
     Trip.ATTITUDE | Trip.ALTITUDE_LOW | Trip.ALTITUDE_HIGH | Trip.RANGE | Trip.AIRSPEED_LOW | Trip.AIRSPEED_HIGH
     | Trip.SINK | Trip.OUT_OF_CONTRACT
@@ -232,7 +235,7 @@ class SafetyMonitor:
             command = NEUTRAL
             self._bump = None
         else:
-            command, trips = self._led_over(action, self._command(action, setpoint, proposed), trips)
+            command, trips = self._led_over(action, self._command(action, setpoint, proposed, trips), trips)
             command, trips = self._limited(command, trips)
         self._account(action)
         self._previous = command
@@ -273,7 +276,7 @@ class SafetyMonitor:
                 self._clear_ticks = -1
         self._action = action
 
-    def _command(self, action: Action, setpoint: Setpoint, proposed: Command) -> Command:
+    def _command(self, action: Action, setpoint: Setpoint, proposed: Command, trips: int) -> Command:
         """What the action commands, before it is led over and limited."""
         if action is Action.POLICY:
             return proposed
@@ -290,6 +293,8 @@ class SafetyMonitor:
                 heading_rad=sample.yaw_rad,
             )
         self._hold = target = self._target(action, sample, self._hold)
+        if trips & _AIRSPEED_LOW:  # speed first, or height is lost for nothing
+            target = replace(target, altitude_m=sample.altitude_m - NOSE_DOWN_M)
         try:
             command = self._fallback.command(sample, target)
         except (ArithmeticError, ValueError):  # finite but absurd states overflow

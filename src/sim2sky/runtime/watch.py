@@ -56,6 +56,7 @@ class Watch:
         self._roll = math.radians(limits.roll_max)
         self._pitch_low, self._pitch_high = math.radians(limits.pitch_min), math.radians(limits.pitch_max)
         self._angle_margin = math.radians(limits.attitude_hysteresis_deg)
+        self._turning_s = 1e-3 * limits.command_latency_ms
         self._stale_ns, self._blind_ns = limits.stale_data_ms * 1e6, limits.blind_data_ms * 1e6
         self._lost_ticks = math.ceil(limits.terminate_after_s / dt_s - 1e-9)
         self._battery_ticks = math.ceil(BATTERY_S / dt_s)
@@ -123,9 +124,14 @@ class Watch:
         limits, was = self._limits, self._active
         active = 0
         inside = self._angle_margin if was & _ATTITUDE else 0.0
+        # Where the rotation leads before the fallback law's command has stopped it.
+        roll, pitch = s.roll_rad, s.pitch_rad
+        ahead_roll, ahead_pitch = roll + s.p_radps * self._turning_s, pitch + s.q_radps * self._turning_s
         if not (
-            abs(s.roll_rad) <= self._roll - inside
-            and self._pitch_low + inside <= s.pitch_rad <= self._pitch_high - inside
+            -self._roll + inside <= min(roll, ahead_roll)
+            and max(roll, ahead_roll) <= self._roll - inside
+            and self._pitch_low + inside <= min(pitch, ahead_pitch)
+            and max(pitch, ahead_pitch) <= self._pitch_high - inside
         ):
             active = _ATTITUDE
         lowest, highest = self.escape.altitude_bounds(s)
@@ -150,6 +156,8 @@ class Watch:
             age_s = abs(now_ns - self._fix_ns) * 1e-9
             north, east = self.fix
             enough = limits.fence_buffer_m + (limits.range_hysteresis_m if was & _RANGE else 0.0)
+            if active:  # while the attitude is being recovered the turn is not as predicted: begin it early
+                enough += limits.fence_buffer_m
             margin, self.side = self.escape.range_margin(s, north, east, min(age_s, 1.0), self.wind.wind, enough)
             if margin < enough:
                 active |= _RANGE
