@@ -200,8 +200,8 @@ class Autopilot:
         if throttle == throttle_raw or (throttle_raw - throttle) * total_error < 0.0:
             self._throttle_integral = _limit(self._throttle_integral + g.energy_i * total_error * dt, -0.6, 0.6)
         if throttle_raw > 1.0 and self._airspeed < SLOW * setpoint.airspeed_mps:
-            # More is asked than the motor has, and it tells: airspeed first, the path gets what is left. Else a dead motor
-            # ends in a stall at a well-held altitude. A climb at full throttle alone is no such case.
+            # More is asked than the motor has, and it tells: airspeed first, the path gets what is left. Otherwise a
+            # dead motor ends in a stall at a well-held altitude. A climb at full throttle alone is no such case.
             gamma_wanted = min(gamma_wanted, gamma + accel_g - accel_g_wanted)
         balance_error = (gamma_wanted - gamma) - (accel_g_wanted - accel_g)
         pitch_raw = (
