@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.ready
 # Two threads on nets of this size cost more time than they save, and episodes run in parallel anyway.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint types train-agents bench clean
+.PHONY: demo test lint types train-agents bench bench-safety clean
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "sim2sky needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 2; }
@@ -36,13 +36,30 @@ types: $(STAMP)
 train-agents: $(STAMP)
 	@scripts/train_agents.sh
 
-bench: $(STAMP)
+build/bench/hawk: $(STAMP) agents/hawk/model.zip
+	rm -rf $@ && $(BIN)/sim2sky export agents/hawk/model.zip -o $@
+
+bench: build/bench/hawk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	rm -rf build/bench && $(BIN)/sim2sky export agents/hawk/model.zip -o build/bench/hawk
 	$(BIN)/python benchmarks/env_speed.py
 	$(BIN)/python benchmarks/hil_exchange.py build/bench/hawk
 	$(BIN)/python benchmarks/policy_latency.py
+	$(BIN)/python benchmarks/policy_process_latency.py build/bench/hawk
+	$(BIN)/python benchmarks/recorder_cost.py
 	$(BIN)/python benchmarks/hsa_training.py
+
+# Two to three hours: what must never happen, tried very often. The tests run a short form of each.
+bench-safety: export PYTHONPATH := src:.
+bench-safety: build/bench/hawk
+	$(BIN)/python benchmarks/flight_loop.py build/bench/hawk
+	$(BIN)/python benchmarks/policy_deaths.py build/bench/hawk
+	$(BIN)/python benchmarks/recorder_kills.py build/bench/hawk
+	$(BIN)/python benchmarks/install_kills.py
+	$(BIN)/python benchmarks/guarded_flight.py
+	$(BIN)/python benchmarks/kill_switch.py
+	$(BIN)/python benchmarks/guard_fuzz.py
+	$(BIN)/python benchmarks/fence_approaches.py
+	$(BIN)/python benchmarks/link_fuzz.py
 
 clean:
 	rm -rf $(VENV) build

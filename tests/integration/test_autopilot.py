@@ -42,6 +42,12 @@ def test_it_flies_with_delay_and_in_strong_turbulence():
     assert sum(o.success for o in outcomes) >= 19
 
 
+def test_a_climb_at_full_throttle_keeps_its_path():
+    """Giving way to airspeed is for a motor that fails, not for one that works hard: it once cost 3 m of altitude."""
+    outcomes = fly("ultrastick25e", "hsa", range(20))
+    assert np.median([o.tracking_rmse["altitude_rmse_m"] for o in outcomes]) < 1.6
+
+
 def test_steady_state_error_vanishes_in_calm_air():
     quiet = dict.fromkeys(
         ("attitude_rad", "heading_rad", "rate_radps", "airspeed_mps", "altitude_m", "climb_rate_mps"), 0.0

@@ -129,6 +129,15 @@ def _options(engage: str) -> Any:
     return options
 
 
+def test_ticks_lost_in_a_stall_are_not_made_up_for(flight: Flight, bundle: Bundle) -> None:
+    run = prepare(flight, bundle)
+    flight.later(5.0, lambda: setattr(flight.clock, "time_ns", flight.clock.time_ns + S // 5 + S // 100))
+    summary = run.fly(10.0)
+    assert summary.timing["jitter_max_us"] == pytest.approx(200_000, rel=0.1)
+    # Four periods went by; the ticks before and after keep their grid, and none follows closer than a period.
+    assert 194 <= summary.ticks <= 198 and summary.timing["misses"] == 1
+
+
 def test_fields_of_the_setpoint_that_are_not_given_are_as_flown(flight: Flight, bundle: Bundle) -> None:
     run = prepare(flight, bundle, setpoint={"heading_rad": 0.5})
     flight.pump(1.0)

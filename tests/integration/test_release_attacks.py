@@ -232,7 +232,11 @@ def test_attack_unsigned(victim: Victim) -> None:
     victim.refuses(victim.new.name, r"unsigned or incomplete: release\.sig")
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 96, b"x" * 95, b"x" * 97, KEY.public + bytes(64)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0" * 96, b"x" * 95, b"x" * 97, KEY.public + bytes(64)],
+    ids=["empty", "zero", "short", "long", "key without signature"],
+)
 def test_attack_a_signature_that_is_none(victim: Victim, data: bytes) -> None:
     (victim.upload(victim.new) / "release.sig").write_bytes(data)
     victim.refuses(victim.new.name, r"release\.sig|does not trust|the signature is not")

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,8 @@ def _one(task: _Task, say: Callable[[str], None], running: set[int]) -> TargetOu
     """Deploy to one target in a process of its own."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(task, sender), name=task.target.name)
+    resource_tracker.ensure_running()  # starting it later would unblock the signal (CPython 3.11)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread; inherited until `_serve` can answer
     process.start()
     sender.close()
     running.add(process.pid or 0)
@@ -197,6 +200,7 @@ def _one(task: _Task, say: Callable[[str], None], running: set[int]) -> TargetOu
 def _serve(task: _Task, sender: Connection) -> None:
     """Runs in the target's process."""
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), sender:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         sender.send(_deploy_to(task, sender.send))
 
 

@@ -23,7 +23,7 @@ from sim2sky.runtime.link import parse_address
 __all__ = ["attach", "main"]
 
 KEEPER = """
-import os, shutil, subprocess, sys, threading
+import os, shutil, subprocess, sys, threading, time
 folder, argv = sys.argv[1], sys.argv[2:]
 try:
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
@@ -45,7 +45,10 @@ threading.Thread(target=watch, daemon=True).start()
 code = child.wait()
 # An agent may notice the broken tunnel before we notice the broken connection; nobody will fetch its log then.
 if code and gone.wait(1) and folder:
-    shutil.rmtree(folder, True)
+    until = time.time() + 10
+    while os.path.exists(folder) and time.time() < until:  # its recorder may still be writing
+        shutil.rmtree(folder, True)
+        time.sleep(0.1)
 sys.exit(code if code >= 0 else 128 - code)
 """
 """Runs on the target (Python 3.6): the agent must not outlive the connection, which ends standard input."""

@@ -19,6 +19,7 @@ from sim2sky.runtime.state import Command, Sample, Setpoint
 __all__ = ["Autopilot", "AutopilotGains"]
 
 GRAVITY_MPS2 = 9.80665
+SLOW = 0.85  # share of the airspeed setpoint below which path gives way to airspeed at full throttle
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,9 @@ class Autopilot:
         throttle = _limit(throttle_raw, 0.0, 1.0)
         if throttle == throttle_raw or (throttle_raw - throttle) * total_error < 0.0:
             self._throttle_integral = _limit(self._throttle_integral + g.energy_i * total_error * dt, -0.6, 0.6)
-        if throttle_raw > 1.0 and accel_wanted > 0.0:
-            # More is asked than the motor has: airspeed first, the path gets what is left. Else a dead motor ends in a
-            # stall at a well-held altitude.
+        if throttle_raw > 1.0 and self._airspeed < SLOW * setpoint.airspeed_mps:
+            # More is asked than the motor has, and it tells: airspeed first, the path gets what is left. Otherwise a
+            # dead motor ends in a stall at a well-held altitude. A climb at full throttle alone is no such case.
             gamma_wanted = min(gamma_wanted, gamma + accel_g - accel_g_wanted)
         balance_error = (gamma_wanted - gamma) - (accel_g_wanted - accel_g)
         pitch_raw = (

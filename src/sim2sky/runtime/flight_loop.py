@@ -163,9 +163,9 @@ class FlightLoop:
         if self._engaged:
             self._tick(due, started)
         self._vehicle.announce(self._status)
-        following = due + self._period_ns
         # After a stall the lost ticks are not made up for: old commands are worth nothing.
-        return following if following > self._clock.now_ns() - self._period_ns else self._clock.now_ns()
+        lost = max((self._clock.now_ns() - due) // self._period_ns, 0)
+        return due + (lost + 1) * self._period_ns
 
     def _receive(self, timeout_s: float) -> None:
         vehicle = self._vehicle

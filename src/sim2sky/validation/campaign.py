@@ -16,9 +16,10 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +189,10 @@ def _in_processes(job: FlightJob, seeds: Sequence[int], workers: int) -> Generat
     parallel: Any = joblib.Parallel
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         pool = parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        with _deaf_to_interrupts():
-            results = pool(tasks())
+        results: Iterable[Any] = ()
         try:
+            with _deaf_to_interrupts():
+                results = pool(tasks())
             for result in results:
                 yield _unwrapped(result)
         finally:
@@ -205,16 +207,23 @@ def _in_processes(job: FlightJob, seeds: Sequence[int], workers: int) -> Generat
 def _deaf_to_interrupts() -> Generator[None]:
     """What is started meanwhile never hears Ctrl-C, which a terminal sends to the whole group: this process answers it.
 
-    Workers would print a traceback each. Ignoring is the one disposition that they inherit.
+    Workers would print a traceback each. A blocked signal stays blocked in what is started. Another thread may take one
+    that comes meanwhile, so it is noted and acted upon at the end: ignoring it would lose it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    noted: list[int] = []
+    resource_tracker.ensure_running()  # starting it later would unblock the signal (CPython 3.11)
+    handler = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 @functools.lru_cache(maxsize=2)
