@@ -264,12 +264,12 @@ def test_misuse_and_bad_files_are_plain_errors(log: Path, tmp_path: Path, capsys
     bad = tmp_path / "bad.h5"
     bad.write_text("no log")
     for arguments, code, message in [
-        (("info", tmp_path / "none.h5"), 1, "no flight log"),
+        (("info", tmp_path / "none.h5"), 2, "no flight log"),
         (("trips", bad), 1, "not a readable flight log"),
         (("export", log), 2, "export to what?"),
         (("export", log, "--csv", log), 2, "is the log itself"),
         (("export", log, "--mcap", tmp_path / "none" / "f.mcap"), 1, "cannot write"),
-        (("recover", tmp_path / "none.h5"), 1, "no flight log"),
+        (("recover", tmp_path / "none.h5"), 2, "no flight log"),
     ]:
         got, out, err = run(capsys, "log", *arguments)
         assert (got, out) == (code, "") and message in err and "Traceback" not in err, arguments

@@ -122,7 +122,7 @@ class MavlinkLink:
 
     Args:
         channel: to the peer.
-        address: what it was opened as, with the local port.
+        address: what it was opened as; where it listens, with the port it got.
         system, component: who we are.
         wanted: message numbers to decode; others are skipped without cost. None means all.
         signer: signs what is sent, and refuses everything that is not signed. None: signatures are not looked at.
@@ -169,7 +169,7 @@ class MavlinkLink:
 
     @property
     def port(self) -> int:
-        """The local port, also where 0 was asked for."""
+        """Of `address`: where it listens the local one, also where 0 was asked for."""
         return self.address.port
 
     @property
@@ -349,7 +349,8 @@ def open_channel(where: Address, *, connect_timeout_s: float, clock: Clock) -> t
             raise LinkError(
                 f"{where}: cannot open: {error.strerror or error}", hint="is the port in use? choose another"
             ) from error
-    local = Address(where.kind, where.host, sock.getsockname()[1])
+    heard_on = sock.getsockname()[1] if where.kind.endswith("in") else where.port
+    local = Address(where.kind, where.host, heard_on)
     if where.kind.startswith("udp"):
         return UdpChannel(sock, clock, connected=where.kind == "udp"), local
     return TcpChannel(sock, listening=where.kind == "tcpin"), local

@@ -237,7 +237,7 @@ def _open(path: Path) -> FlightLog:
             file = stack.enter_context(_in_memory())
             fill_metadata(file, metadata)
         else:
-            raise FlightLogError(f"no flight log at {path}")
+            raise FlightLogError(f"no flight log at {path}", hint="name an existing .h5 file", misuse=True)
         recovered = stack.enter_context(_in_memory()) if parts.is_dir() else None
         if recovered is not None:
             _read_journals(parts, recovered, set(file))

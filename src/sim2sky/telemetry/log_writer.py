@@ -256,7 +256,7 @@ def recover(path: Path) -> int:
     if not parts.is_dir():
         if path.is_file():
             return 0
-        raise FlightLogError(f"no flight log at {path}")
+        raise FlightLogError(f"no flight log at {path}", hint="name an existing .h5 file", misuse=True)
     with lock_parts(parts, wait_s=0.0):
         writer = FlightLogWriter.resume(path)
         count = sum(write_journal(writer, number, journal) for number, journal in journals_of(parts).items())
