@@ -15,11 +15,13 @@ would let a policy begin. A crossing is any physics step outside circle, polygon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import math
 import multiprocessing
 import random
+import signal
 import sys
 from collections import Counter, deque
 from dataclasses import dataclass, replace
@@ -246,16 +248,20 @@ def _job(arguments: tuple[int, int, bool, dict[str, Any] | None]) -> Approach:
 def campaign(
     flights: int, seed: int, *, workers: int = 2, predict: bool = True, changes: dict[str, Any] | None = None
 ) -> list[Approach]:
-    """All flights, in order; the number of workers changes nothing."""
+    """All flights, in order; the number of workers changes nothing. Ctrl-C ends it early, with those flown so far."""
     jobs = [(seed, index, predict, changes) for index in range(flights)]
     if workers <= 1:
         return [_job(job) for job in jobs]
     results: list[Approach] = []
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        multiprocessing.get_context("spawn").Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool,
+    ):
         for result in pool.imap(_job, jobs, chunksize=25):
             results.append(result)
             if len(results) % 500 == 0:
-                print(f"{len(results)} of {flights} flights", file=sys.stderr, flush=True)
+                crossed = sum(r.crossed for r in results)
+                print(f"{len(results)} of {flights} flights, {crossed} crossed", file=sys.stderr, flush=True)
     return results
 
 
