@@ -180,17 +180,23 @@ def test_a_broken_upload_of_a_release_goes_on(
     wanted = release(make_bundle(tmp_path / "b"), tmp_path / "r")
     total = sum((wanted.path / name).stat().st_size for name in wanted.files())
 
+    broken = threading.Event()
+
     def breaker() -> None:
-        wait_for(lambda: any((root / "incoming").rglob("*.json")) or any((root / "incoming").rglob("*.npz")), "it", 60)
-        laptop.break_connections()
+        while not broken.wait(0.02):  # between two commands a break does no harm: until one strikes an upload
+            if any((root / "incoming").rglob("*.json")) or any((root / "incoming").rglob("*.npz")):
+                laptop.break_connections()
 
     thread = threading.Thread(target=breaker)
     thread.start()
-    with pytest.raises(TargetError, match="broke"):
-        for _ in range(100):  # should it be quicker than the breaker
-            target.stage(wanted, now_s=time.time())
-            subprocess.run(["rm", "-rf", str(root / "incoming")], check=True)
-    thread.join()
+    try:
+        with pytest.raises(TargetError, match="broke"):
+            for _ in range(100):  # should it be quicker than the breaker
+                target.stage(wanted, now_s=time.time())
+                subprocess.run(["rm", "-rf", str(root / "incoming")], check=True)
+    finally:
+        broken.set()
+        thread.join()
     there = sum(p.stat().st_size for p in (root / "incoming").rglob("*") if p.is_file())
     again = open_target(target.name)
     again.activate(wanted, now_s=time.time(), samples=50)
