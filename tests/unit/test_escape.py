@@ -100,6 +100,28 @@ def test_a_little_change_of_state_changes_the_answer_a_little(roll: float, yaw: 
     assert abs(margin(e, s) - margin(e, near)) < 3.0
 
 
+def test_a_nose_that_swings_out_brings_the_border_nearer() -> None:
+    """A snap roll turned the heading by 15 degrees in a tick: the way home looked short until it was too late."""
+    along = sample(north_m=380.0, yaw_rad=1.5)  # flying east, along the fence
+    out = replace(along, r_radps=-2.5)
+    assert margin(escape(), out) < margin(escape(), along) - 5.0
+    # Euler rates, not body rates: wings vertical, pitching is what turns the heading.
+    upright = replace(along, roll_rad=math.pi / 2, q_radps=-2.5)
+    assert margin(escape(), upright) < margin(escape(), replace(along, roll_rad=math.pi / 2)) - 5.0
+
+
+def test_a_steep_bank_promises_no_tighter_turn() -> None:
+    s = sample(north_m=300.0, yaw_rad=0.6)
+    at_the_limit = margin(escape(), replace(s, roll_rad=math.radians(40.0)))
+    assert margin(escape(), replace(s, roll_rad=math.radians(65.0))) == pytest.approx(at_the_limit)
+
+
+def test_a_slow_aircraft_is_reckoned_with_at_the_laws_airspeed() -> None:
+    e = escape(fallback_airspeed_mps=18.0)
+    slow, usual = (margin(e, sample(north_m=300.0, airspeed_mps=v)) for v in (12.0, 18.0))
+    assert slow == pytest.approx(usual) and slow < margin(escape(), sample(north_m=300.0, airspeed_mps=18.0))
+
+
 def test_altitude_is_lost_and_won_until_the_flight_is_level() -> None:
     e = escape()
     assert e.altitude_bounds(sample()) == (150.0, 150.0)

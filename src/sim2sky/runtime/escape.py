@@ -13,7 +13,7 @@ from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.observation import wrap_angle
 from sim2sky.runtime.state import Sample
 
-__all__ = ["GRAVITY_MPS2", "Escape", "Wind", "heading_for", "turn_side"]
+__all__ = ["GRAVITY_MPS2", "STOP_S", "Escape", "Wind", "heading_for", "turn_side"]
 
 Wind = tuple[float, float]
 """Velocity of the air towards north and east, m/s."""
@@ -26,6 +26,9 @@ MAX_BANK_RAD = 1.2  # beyond it a level turn is no description of the motion
 STRAIGHT_RAD = 0.1
 UNDECIDED_RAD = 2.4  # error of heading beyond which either way round is as short
 HOMEWARD2 = 0.5  # squared cosine between course and the way home within which the turn counts as done
+OVERSHOOT = 1.1
+STOP_S = 0.15  # what it takes opposite deflection to stop a rotation
+MAX_SWING_RADPS = 5.0
 SPEED_RESERVE = 1.3  # times airspeed_min_mps: what is missing to it is regained by losing height
 
 
@@ -73,7 +76,8 @@ class Escape:
         self._half_decay = math.exp(-0.5 * STEP_S / self._roll_s)
         self._latency_s = 1e-3 * (limits.position_latency_ms + limits.command_latency_ms)
         self._command_s = 1e-3 * limits.command_latency_ms
-        self._slowest = max(limits.fallback_airspeed_mps, 1.0)  # the law brings it up to that meanwhile
+        # A slow aircraft is brought up to the law's airspeed in the turn, and past it when it levels off from a climb.
+        self._slowest = max(OVERSHOOT * limits.fallback_airspeed_mps, 1.0)
         self._pull = limits.fallback_pull_mps2
         self._wind_max = limits.wind_max_mps
         self._reserve2 = (SPEED_RESERVE * limits.airspeed_min_mps) ** 2
@@ -115,7 +119,10 @@ class Escape:
         middle = s.yaw_rad + 0.5 * turn * latency
         north += (speed * math.cos(middle) + wind[0]) * latency
         east += (speed * math.sin(middle) + wind[1]) * latency
-        heading = s.yaw_rad + turn * self._command_s  # heading is measured now, position was before
+        # Heading is measured now, position was before. A nose that swings, swings on until it is stopped.
+        level = max(math.cos(s.pitch_rad), 0.5)
+        swing = (s.q_radps * math.sin(s.roll_rad) + s.r_radps * math.cos(s.roll_rad)) / level
+        heading = s.yaw_rad + min(max(swing, -MAX_SWING_RADPS), MAX_SWING_RADPS) * (self._command_s + STOP_S)
         margin = min(margin, self.fence.margin(north, east))
         home = heading_for(math.atan2(-east, -north), speed, wind)
         side = turn_side(wrap_angle(home - heading), roll)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sim2sky.runtime.escape import GRAVITY_MPS2, Escape
+from sim2sky.runtime.escape import GRAVITY_MPS2, STOP_S, Escape
 from sim2sky.runtime.geofence import Fence
 from sim2sky.runtime.ladder import Trip
 from sim2sky.runtime.limits import SafetyLimits
@@ -56,7 +56,7 @@ class Watch:
         self._roll = math.radians(limits.roll_max)
         self._pitch_low, self._pitch_high = math.radians(limits.pitch_min), math.radians(limits.pitch_max)
         self._angle_margin = math.radians(limits.attitude_hysteresis_deg)
-        self._turning_s = 1e-3 * limits.command_latency_ms
+        self._turning_s = 1e-3 * limits.command_latency_ms + STOP_S
         self._stale_ns, self._blind_ns = limits.stale_data_ms * 1e6, limits.blind_data_ms * 1e6
         self._lost_ticks = math.ceil(limits.terminate_after_s / dt_s - 1e-9)
         self._turn_ticks = math.ceil(limits.recovery_s / dt_s - 1e-9) + 1
