@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -312,3 +313,24 @@ def test_builder_on_the_aircraft_gives_the_environments_observation():
         observation, *_ = env.step(action)
         sample = vehicle.step(Command(**env.contract.commands(action)))
         builder.record(action.tolist())
+
+
+@pytest.mark.parametrize("aircraft", ["ultrastick25e", "aerosonde"])
+def test_an_episode_passes_over_home_and_where_it_starts_changes_nothing_that_is_observed(aircraft: str) -> None:
+    """Or else the fence would act in nominal flight; position is no observation."""
+    conditions = EnvironmentSettings(aircraft=aircraft)
+    vehicle = SimVehicle(conditions)
+    for seed in range(5):
+        scenario = draw_scenario(conditions, vehicle.airframe, seed)
+        at_home = replace(scenario, initial=replace(scenario.initial, north_m=0.0, east_m=0.0))
+        runs = []
+        for flown in (scenario, at_home):
+            samples = [vehicle.start(flown)]
+            samples += [vehicle.step(vehicle.airframe.trim) for _ in range(20)]
+            runs.append(samples)
+        start = scenario.initial
+        assert 100.0 < math.hypot(start.north_m, start.east_m) < 400.0
+        for moved, home in zip(*runs, strict=True):
+            assert moved.north_m - home.north_m == pytest.approx(start.north_m, abs=1e-6)
+            assert moved.east_m - home.east_m == pytest.approx(start.east_m, abs=1e-6)
+            assert replace(moved, north_m=0.0, east_m=0.0) == replace(home, north_m=0.0, east_m=0.0)
