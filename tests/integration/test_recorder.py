@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -94,6 +95,17 @@ def test_a_log_in_progress_can_be_read(tmp_path: Path) -> None:
         recorder.close()
 
 
+def writers(path: Path) -> list[psutil.Process]:
+    """Recorder processes that were started for a log."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            words = process.cmdline()
+            if str(path) in words and any("recorder_process" in word for word in words):
+                found.append(process)
+    return found
+
+
 @pytest.mark.parametrize("victim", ["flight", "recorder", "both"])
 def test_a_kill_costs_at_most_the_running_episode(tmp_path: Path, victim: str) -> None:
     """Real SIGKILLs at scattered moments."""
@@ -103,6 +115,7 @@ def test_a_kill_costs_at_most_the_running_episode(tmp_path: Path, victim: str) -
         with flyer(path) as process:
             assert process.stdout is not None
             recorder = int(process.stdout.readline().split()[1])
+            assert [writer.pid for writer in writers(path)] == [recorder]
             wanted = int(rng.integers(2, 6))
             ended = 0
             while ended < wanted:
@@ -118,6 +131,8 @@ def test_a_kill_costs_at_most_the_running_episode(tmp_path: Path, victim: str) -
             ended += sum(line.startswith("end") for line in process.stdout)
         if victim != "both":
             wait_for(lambda path=path: finished(path), "the recorder process to finish the log")
+        else:  # another recorder may have been started between the two kills; it ends with what it has
+            wait_for(lambda path=path: not writers(path), "the last recorder process to end")
         got = read_all(path)
         whole = [seed for seed, ticks, end in got if end == "completed" and ticks == list(range(40))]
         # A recorder that dies takes at most the one it was handling with it, and a flight that dies none.

@@ -152,6 +152,16 @@ def test_a_turn_begun_is_kept_to_its_side_through_gusts() -> None:
     assert math.remainder(guidance.home(sample(yaw_rad=3.0), -100.0, 0.0, None) - 3.0, math.tau) < 0.0
 
 
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_no_full_circle_is_flown_for_a_few_degrees(side: float) -> None:
+    """Upset in a steep bank while it flew straight home, it once circled the long way, through the fence."""
+    guidance = Guidance(LIMITS)
+    guidance.reset(side)
+    for error in (0.02, 0.4, 0.9):
+        heading = guidance.home(sample(yaw_rad=side * error, roll_rad=side), -100.0, 0.0, None)
+        assert heading == pytest.approx(0.0), error
+
+
 def test_headings_make_good_the_course_in_the_wind() -> None:
     for course in (0.0, 1.0, -2.5):
         heading = heading_for(course, 18.0, (5.0, -3.0))

@@ -46,12 +46,13 @@ class Guidance:
         """Heading that leads from a position home, rad."""
         heading = heading_for(math.atan2(-east_m, -north_m), s.airspeed_mps, wind)
         error = wrap_angle(heading - s.yaw_rad)
+        if abs(error) < DECIDED_RAD:  # nobody flies a full circle for a few degrees, whatever side was meant
+            self._side = 0.0
+            return wrap_angle(heading)
         if not self._side:
             self._side = turn_side(error, s.roll_rad)
         if error * self._side < 0.0:  # the longer way round, because it was begun or chosen
             return wrap_angle(s.yaw_rad + self._side * AHEAD_RAD)
-        if abs(error) < DECIDED_RAD:
-            self._side = 0.0
         return wrap_angle(heading)
 
     def loiter(self, s: Sample, north_m: float, east_m: float, wind: Wind | None, airspeed_mps: float) -> float:
