@@ -1,6 +1,6 @@
 """Adversarial approaches to the fence, the floor and the ceiling, in JSBSim with wind and 0.3 s of latency.
 
-    python benchmarks/fence_approaches.py [--flights 20000] [--seed 20261124] [--workers 2] [--without-prediction]
+    python benchmarks/fence_approaches.py [--flights 20000] [--seed 20261125] [--workers 2] [--without-prediction]
 
 A policy that wants out flies behind the guard: straight at the fence, banked towards it, climbing, diving, or
 switching every surface at random. Half of the flights are in the Ultra Stick, half in the Aerosonde; half of the fences
@@ -284,7 +284,7 @@ def table(results: list[Approach]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flights", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=20261124)
+    parser.add_argument("--seed", type=int, default=20261125)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--without-prediction", action="store_true")
     parser.add_argument("--json", action="store_true")
