@@ -97,11 +97,10 @@ def test_a_recorder_keeps_flying_when_it_cannot_write(tmp_path: Path) -> None:
     (folder / "f.h5.parts").rename(tmp_path / "moved")
     fly(3)  # the folder is gone from under us
     wait_for(lambda: "cannot write the flight log" in recorder.problem, "the recorder to say so")
+    recorder.close()  # before the folder is back, so that nothing can be tried again
     (tmp_path / "moved").rename(folder / "f.h5.parts")
-    recorder.close()
     with read_flight_log(folder / "f.h5") as log:
-        episode, *later = log.episodes
-        assert [len(e) for e in later] in ([], [3])  # the second one where its writing was tried again in time
+        (episode,) = log.episodes
         assert len(episode) == 37 and episode.column("states", "roll")[36] == 36.0 and episode.seed == 7
         assert episode.column("setpoints", "altitude")[36] == 36.0 and episode.attrs["total_reward"] == 37.0
         assert episode["guard"][0].tolist() == [1, 5] and episode.column("time_s", "time")[20] == 1.0
