@@ -49,11 +49,15 @@ def test_a_line_that_takes_nothing_more_drops_whole_messages_and_never_blocks() 
     with serial_cable() as (other, device):
         channel = open_serial(device, 57600)
         message = bytes(range(200)) * 5
-        sent = 0
-        while channel.send(message):
-            sent += 1
-            assert sent < 10_000
-        assert channel.dropped == 1 and not channel.send(message) and channel.dropped == 2
+        # The kernel moves bytes from one buffer of the cable to the next when it likes, so that a line which
+        # refused a message may take the one after it. What counts is that each refusal is counted.
+        sent = refused = 0
+        while refused < 2:
+            if channel.send(message):
+                sent += 1
+            else:
+                refused += 1
+            assert channel.dropped == refused and sent < 10_000
         # The last message accepted may have been begun only: its rest comes before anything new.
         os.set_blocking(other, False)
         data, accepted = bytearray(), False
