@@ -7,6 +7,7 @@ NEEDED="
 openssh-server  sshd
 openssh-client  ssh-keygen
 qemu-user       qemu-aarch64
+chromium        chromium
 "
 
 PATH=$PATH:/usr/sbin:/sbin

@@ -307,6 +307,9 @@ def train(
     resume: Annotated[bool, Parameter(negative=(), help="go on with the interrupted run in OUTPUT")] = False,
     seed: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
     timesteps: Annotated[int | None, Parameter(help="instead of the configuration's")] = None,
+    randomization: Annotated[
+        Path | None, Parameter(help="YAML patch of randomisation and disturbances, as sim2sky identify writes it")
+    ] = None,
     episodes: Annotated[int, Parameter(help="unseen episodes of the evaluation afterwards; 0 for none")] = 200,
 ) -> int:
     """Train an agent in the simulated aircraft; Ctrl-C leaves a run that --resume goes on with.
@@ -318,7 +321,15 @@ def train(
     """
     from sim2sky.cli_commands import run_train
 
-    return run_train(output, config=config, resume=resume, seed=seed, timesteps=timesteps, episodes=episodes)
+    return run_train(
+        output,
+        config=config,
+        resume=resume,
+        seed=seed,
+        timesteps=timesteps,
+        randomization=randomization,
+        episodes=episodes,
+    )
 
 
 def run(arguments: Sequence[str]) -> int:

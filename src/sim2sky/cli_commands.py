@@ -313,9 +313,11 @@ def run_train(
     resume: bool,
     seed: int | None,
     timesteps: int | None,
+    randomization: Path | None,
     episodes: int,
 ) -> int:
     """`sim2sky train`."""
+    from sim2sky.config.randomization import RandomizationPatch
     from sim2sky.config.training import TrainingSettings
 
     with extras():
@@ -328,6 +330,9 @@ def run_train(
         TrainingSettings,
         source="command line",
     )
+    if randomization is not None and not (resume and of_the_run):  # the run's own settings have it already
+        patch = load_settings(randomization, RandomizationPatch)
+        settings = settings.model_copy(update={"environment": patch.apply(settings.environment)})
     with extras():
         from rich.console import Console
         from rich.progress import Progress

@@ -380,3 +380,33 @@ def test_the_aircraft_stalls():
         alpha, sink = max(alpha, plant.get("aero/alpha-rad")), min(sink, plant.sample(0).climb_rate_mps)
     assert alpha > math.radians(15)
     assert sink < -4.0
+
+
+def flown_rates(parameters: PlantParameters, change: Command) -> tuple[float, float, float]:
+    """Body rates half a second after a change of the commands, from trim."""
+    trim, alpha = find_trim(ULTRA, ULTRA.cruise_airspeed_mps)
+    plant = JsbsimPlant(ULTRA, 120.0)
+    plant.reset(InitialState(150.0, 18.0, pitch_rad=alpha, alpha_rad=alpha), parameters, CALM, trim, 0)
+    plant.command(Command(*(t + c for t, c in zip(trim, change, strict=True))))
+    plant.run(60)
+    sample = plant.sample(0)
+    return sample.p_radps, sample.q_radps, sample.r_radps
+
+
+def test_a_surface_that_moves_the_wrong_way_too_little_or_off_centre_does_so():
+    still, right, yawing = Command(0.0, 0.0, 0.0, 0.0), Command(0.2, 0.0, 0.0, 0.0), Command(0.0, 0.0, 0.2, 0.0)
+    p, _, r = flown_rates(NOMINAL, right)
+    assert flown_rates(PlantParameters(command_scale={"aileron": -1.0}), right)[0] == pytest.approx(-p, rel=0.1)
+    assert flown_rates(PlantParameters(command_scale={"aileron": 0.5}), right)[0] == pytest.approx(0.5 * p, rel=0.1)
+    # An offset settles the actuator there before the flight, so the aircraft rolls from the start.
+    assert flown_rates(PlantParameters(command_offset={"aileron": 0.2}), still)[0] > 0.8 * p
+    rigged = flown_rates(PlantParameters(command_offset={"elevator": 0.1}), right)
+    assert rigged == pytest.approx(flown_rates(PlantParameters(elevator_offset=0.1), right), abs=1e-9)
+    swapped = PlantParameters(command_swap=("aileron", "rudder"))
+    assert flown_rates(swapped, right) == pytest.approx(flown_rates(NOMINAL, yawing), abs=1e-9)
+    assert flown_rates(swapped, right)[2] != pytest.approx(r, rel=0.1)
+
+
+def test_there_are_three_surfaces():
+    with pytest.raises(ConfigError, match="no surface 'flaps'"):
+        PlantParameters(command_scale={"flaps": 1.0}).surface_map()

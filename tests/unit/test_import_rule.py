@@ -28,6 +28,8 @@ RANKS = {
     "deployment/*": 3,
     "hil/*": 3,
     "validation/*": 4,
+    "analysis/*": 4,
+    "report/*": 5,
     "cli*": 6,
     "__main__": 6,
     "__init__": 0,

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sim2sky.config.loader import Range, Settings
 
-__all__ = ["DisturbanceSettings", "EnvironmentSettings", "RandomizationSettings", "SensorSettings", "TaskSettings"]
+__all__ = [
+    "COEFFICIENTS",
+    "SENSORS",
+    "DisturbanceSettings",
+    "EnvironmentSettings",
+    "RandomizationSettings",
+    "Sensor",
+    "SensorSettings",
+    "Surface",
+    "TaskSettings",
+]
+
+Surface = Literal["aileron", "elevator", "rudder"]
+Sensor = Literal[
+    "roll_rad", "pitch_rad", "yaw_rad", "p_radps", "q_radps", "r_radps", "airspeed_mps", "altitude_m", "climb_rate_mps"
+]
+SENSORS: tuple[Sensor, ...] = get_args(Sensor)
+"""In the order of the simulated sensors' columns."""
+COEFFICIENTS = (
+    "CL0", "CLa", "CLq", "CLde", "CD0", "CDde", "CDda", "CDdr", "CYb", "CYp", "CYr", "CYda", "CYdr", "Clb", "Clp",
+    "Clr", "Clda", "Cldr", "Cm0", "Cma", "Cmq", "Cmde", "Cnb", "Cnp", "Cnr", "Cnda", "Cndr",
+)  # fmt: skip
+"""Aerodynamic derivatives that have a scale (CLm is a place on the drag polar and has none)."""
 
 
 class TaskSettings(Settings):
@@ -42,7 +64,10 @@ class SensorSettings(Settings):
     airspeed_mps: float = Field(default=0.3, ge=0, le=10)
     altitude_m: float = Field(default=0.5, ge=0, le=50)
     climb_rate_mps: float = Field(default=0.2, ge=0, le=10)
-    noise_scale: Range = Field(default=(1.0, 1.0), description="factor on all of the above, drawn per episode")
+    noise_scale: Range = Field(default=(1.0, 1.0), description="factor on the noise of all of them, drawn per episode")
+    offsets: dict[Sensor, Range] = Field(
+        default_factory=dict, description="a bias beyond that, by sensor: drawn per episode, in the sensor's unit"
+    )
 
 
 class DisturbanceSettings(Settings):
@@ -66,6 +91,25 @@ class RandomizationSettings(Settings):
     actuator_bandwidth_scale: Range = (1.0, 1.0)
     actuator_rate_scale: Range = (1.0, 1.0)
     elevator_offset: Range = Field(default=(0.0, 0.0), description="of full travel")
+    coefficient_scales: dict[str, Range] = Field(
+        default_factory=dict, description="by coefficient (CLa, Cmq, ...), in the place of coefficient_scale"
+    )
+    command_scale: dict[Surface, Range] = Field(
+        default_factory=dict, description="factor on a surface's command; negative: it moves the wrong way"
+    )
+    command_offset: dict[Surface, Range] = Field(
+        default_factory=dict, description="added to a surface's command, of full travel"
+    )
+    command_swap: tuple[Surface, Surface] | None = Field(
+        default=None, description="two surfaces whose commands are exchanged"
+    )
+
+    @field_validator("coefficient_scales")
+    @classmethod
+    def _known_coefficients(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        if unknown := sorted(set(value) - set(COEFFICIENTS)):
+            raise ValueError(f"no aerodynamic coefficient {unknown[0]}; there are {', '.join(COEFFICIENTS)}")
+        return value
 
 
 class EnvironmentSettings(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sim2sky.config import EnvironmentSettings
-from sim2sky.config.loader import validate_settings
+from sim2sky.config.loader import load_settings, validate_settings
+from sim2sky.config.randomization import RandomizationPatch
 from sim2sky.environments.tasks import make_contract, reward_function
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.runtime.observation import ObservationBuilder
@@ -27,9 +29,10 @@ class AircraftEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     Args:
         config: `EnvironmentSettings` or a mapping with its keys; None flies the Ultra Stick on `hsa`.
+        randomization: a patch of its randomisation and disturbances, e.g. as gap analysis writes one; or its file.
 
     Raises:
-        ConfigError: a key or value of `config` is wrong.
+        ConfigError: a key or value of `config` or of the patch is wrong.
 
     Observation: float32 (n,), physical units, named and limited by `contract`. Action: float32 (4,) in [-1, 1]:
     aileron, elevator, rudder, throttle around trim (`contract.output` maps it to commands).
@@ -39,8 +42,17 @@ class AircraftEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
 
-    def __init__(self, config: EnvironmentSettings | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: EnvironmentSettings | Mapping[str, Any] | None = None,
+        *,
+        randomization: RandomizationPatch | Path | None = None,
+    ) -> None:
         settings = config if isinstance(config, EnvironmentSettings) else validate_settings(config, EnvironmentSettings)
+        if isinstance(randomization, Path):
+            randomization = load_settings(randomization, RandomizationPatch)
+        if randomization is not None:
+            settings = randomization.apply(settings)
         self.settings = settings
         self.contract = make_contract(settings)
         self.vehicle = SimVehicle(settings)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sim2sky.config import EnvironmentSettings
+from sim2sky.config.environment import COEFFICIENTS, SENSORS
 from sim2sky.environments.airframes import Airframe
-from sim2sky.environments.jsbsim_plant import Air, InitialState, PlantParameters
+from sim2sky.environments.jsbsim_plant import SURFACES, Air, InitialState, PlantParameters
 from sim2sky.runtime.state import Sample, Setpoint
 
 __all__ = ["Scenario", "SensorModel", "draw_scenario"]
 
-_NOT_SCALED = ("CLm",)  # a location on the drag polar, not a derivative
 LONGEST_APPROACH_S = 24.0  # longer episodes leave any small fence anyhow
-_SENSOR_COLUMNS = 9  # roll, pitch, yaw, p, q, r, airspeed, altitude, climb rate
+_SENSOR_COLUMNS = len(SENSORS)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Scenario:
     def to_json(self) -> dict[str, Any]:
         """As a JSON-compatible mapping, for logs."""
         data = asdict(self)
-        data["parameters"]["coefficient_scale"] = dict(self.parameters.coefficient_scale)
+        for name in ("coefficient_scale", "command_scale", "command_offset"):
+            data["parameters"][name] = dict(getattr(self.parameters, name))
         return data
 
 
@@ -86,7 +87,9 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
         cg_offset_m=uniform(r.cg_offset_m),
         inertia_scale=uniform(r.inertia_scale),
         coefficient_scale={
-            name: uniform(r.coefficient_scale) for name in airframe.coefficients if name not in _NOT_SCALED
+            name: uniform(r.coefficient_scales.get(name, r.coefficient_scale))
+            for name in airframe.coefficients
+            if name in COEFFICIENTS
         },
         thrust_scale=uniform(r.thrust_scale),
         actuator_bandwidth_scale=uniform(r.actuator_bandwidth_scale),
@@ -98,19 +101,32 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
     base = np.concatenate([base, [s.airspeed_mps, s.altitude_m, s.climb_rate_mps]])
     sigma = base * uniform(s.noise_scale)
     bias = base * rng.uniform(-1.0, 1.0, _SENSOR_COLUMNS)
+    turbulence = uniform(d.turbulence_w20_mps)
+    action_delay, observation_delay = uniform(d.action_delay_s), uniform(d.observation_delay_s)
+    seeds = int(rng.integers(1, 2**31 - 1)), int(rng.integers(1, 2**63 - 1))
+    amplitudes = uniform((0.3, 0.8)), uniform((0.05, 0.2)), uniform((0.03, 0.1))
+    periods = uniform((2.5, 4.0)), uniform((3.0, 5.0)), uniform((3.0, 5.0))
+    # What came later is drawn later, so that older seeds still mean the same episodes.
+    command_scale = {name: uniform(r.command_scale.get(name, (1.0, 1.0))) for name in SURFACES}
+    command_offset = {name: uniform(r.command_offset.get(name, (0.0, 0.0))) for name in SURFACES}
+    bias += [uniform(s.offsets.get(name, (0.0, 0.0))) for name in SENSORS]
+    if r.command_scale or r.command_offset or r.command_swap:
+        parameters = replace(
+            parameters, command_scale=command_scale, command_offset=command_offset, command_swap=r.command_swap
+        )
     return Scenario(
         initial=InitialState(altitude, airspeed, roll, pitch, heading, alpha, *start),
         parameters=parameters,
-        air=Air(*blowing, uniform(d.turbulence_w20_mps)),
+        air=Air(*blowing, turbulence),
         setpoint=setpoint,
-        action_delay_substeps=round(uniform(d.action_delay_s) * settings.physics_hz),
-        observation_delay_substeps=round(uniform(d.observation_delay_s) * settings.physics_hz),
+        action_delay_substeps=round(action_delay * settings.physics_hz),
+        observation_delay_substeps=round(observation_delay * settings.physics_hz),
         sensor_bias=tuple(float(b) for b in bias),
         sensor_sigma=tuple(float(v) for v in sigma),
-        turbulence_seed=int(rng.integers(1, 2**31 - 1)),
-        noise_seed=int(rng.integers(1, 2**63 - 1)),
-        rate_amplitudes_radps=(uniform((0.3, 0.8)), uniform((0.05, 0.2)), uniform((0.03, 0.1))),
-        rate_periods_s=(uniform((2.5, 4.0)), uniform((3.0, 5.0)), uniform((3.0, 5.0))),
+        turbulence_seed=seeds[0],
+        noise_seed=seeds[1],
+        rate_amplitudes_radps=amplitudes,
+        rate_periods_s=periods,
     )
 
 

@@ -15,12 +15,13 @@ from scipy.optimize import root
 
 from sim2sky.environments.airframe_xml import AIRCRAFT_PATH, POINT_MASS_ARM_M
 from sim2sky.environments.airframes import Airframe
-from sim2sky.errors import Sim2SkyError
-from sim2sky.runtime.state import Command, Sample
+from sim2sky.errors import ConfigError, Sim2SkyError
+from sim2sky.runtime.state import CHANNELS, Command, Sample
 
-__all__ = ["Air", "InitialState", "JsbsimPlant", "PlantParameters", "find_trim"]
+__all__ = ["SURFACES", "Air", "InitialState", "JsbsimPlant", "PlantParameters", "find_trim"]
 
 FT = 0.3048
+SURFACES = CHANNELS[:3]
 KG_TO_LB = 2.2046226218
 _INSTANT_RADPS = 1e9
 
@@ -58,6 +59,8 @@ class PlantParameters:
     Attributes:
         coefficient_scale: factor by coefficient name; a missing name means 1.
         elevator_offset: added to the elevator command (rigging error), of full travel.
+        command_scale, command_offset: of a surface's command by its name; a missing name means 1 and 0.
+        command_swap: two surfaces whose commands are exchanged, before they are scaled.
     """
 
     mass_offset_kg: float = 0.0
@@ -68,6 +71,32 @@ class PlantParameters:
     actuator_bandwidth_scale: float = 1.0
     actuator_rate_scale: float = 1.0
     elevator_offset: float = 0.0
+    command_scale: Mapping[str, float] = field(default_factory=dict[str, float])
+    command_offset: Mapping[str, float] = field(default_factory=dict[str, float])
+    command_swap: tuple[str, str] | None = None
+
+    def surface_map(self) -> tuple[tuple[int, float, float], ...]:
+        """For aileron, elevator, rudder: index of the command it gets, its factor, what is added.
+
+        Raises:
+            ConfigError: it names no surface.
+        """
+        named = {*self.command_scale, *self.command_offset, *(self.command_swap or ())}
+        if unknown := sorted(named - set(SURFACES)):
+            raise ConfigError(f"there is no surface '{unknown[0]}'", hint=", ".join(SURFACES))
+        source = list(range(len(SURFACES)))
+        if self.command_swap is not None:
+            a, b = (SURFACES.index(name) for name in self.command_swap)
+            source[a], source[b] = source[b], source[a]
+        offsets = {"elevator": self.elevator_offset}
+        return tuple(
+            (
+                source[i],
+                self.command_scale.get(name, 1.0),
+                self.command_offset.get(name, 0.0) + offsets.get(name, 0.0),
+            )
+            for i, name in enumerate(SURFACES)
+        )
 
 
 class JsbsimPlant:
@@ -84,6 +113,7 @@ class JsbsimPlant:
     def __init__(self, airframe: Airframe, physics_hz: float) -> None:
         self.airframe = airframe
         self.dt_s = 1.0 / physics_hz
+        self._map: tuple[tuple[int, float, float], ...] | None = None
         self._elevator_offset = 0.0
         self._start = (0.0, 0.0)
         self._thrust_scale = 1.0
@@ -172,6 +202,8 @@ class JsbsimPlant:
             fdm[f"aero/coef/{name}"] = a.coefficients[name] * scale
         fdm["propulsion/thrust-scale"] = self._thrust_scale = parameters.thrust_scale
         self._elevator_offset = parameters.elevator_offset
+        plain = not (parameters.command_scale or parameters.command_offset or parameters.command_swap)
+        self._map = None if plain else parameters.surface_map()
         # Mass, CG and inertia change through point masses: one at the reference point, a pair on each axis.
         mass = a.mass_kg + parameters.mass_offset_kg
         arm = POINT_MASS_ARM_M
@@ -213,6 +245,9 @@ class JsbsimPlant:
     def command(self, command: Command) -> None:
         """Set the actuator command. JSBSim's elevator and rudder are positive trailing edge down and left."""
         aileron, elevator, rudder, throttle = command
+        if self._map is not None:
+            aileron, elevator, rudder = (command[i] * scale + offset for i, scale, offset in self._map)
+            elevator -= self._elevator_offset  # the map has it already
         self._set_aileron(aileron)
         self._set_elevator(-(elevator + self._elevator_offset))
         self._set_rudder(-rudder)

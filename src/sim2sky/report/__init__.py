@@ -1,0 +1,1 @@
+"""Reports for people: one offline HTML file each."""
