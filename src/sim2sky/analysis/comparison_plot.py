@@ -11,15 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sim2sky.analysis.comparison import MetricComparison
 from sim2sky.errors import FlightLogError, MissingExtraError
 from sim2sky.telemetry.log_files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Bar", "comparison_figure", "comparison_png", "plot_bars"]
+__all__ = ["Bar", "bars_of", "comparison_figure", "comparison_png", "plot_bars"]
 
+NAMES = {
+    "success": "Success Rate",
+    "tracking_error": "Tracking Error",
+    "control_effort": "Control Effort",
+    "episode_length": "Episode Length",
+}
 WIDTH = 0.35
 DPI = 150
 
@@ -48,6 +57,18 @@ class Bar:
         if self.sim == 0.0:
             return "simulation is 0"
         return ""
+
+
+def bars_of(metrics: Iterable[MetricComparison]) -> list[Bar]:
+    """The specification's four of compared metrics, in its order, with their intervals."""
+    found = {c.metric.name: c for c in metrics}
+    bars: list[Bar] = []
+    for name, label in NAMES.items():
+        if (c := found.get(name)) is None:
+            continue
+        ends = (c.sim + c.low, c.sim + c.high) if c.is_difference else (c.sim * c.low, c.sim * c.high)
+        bars.append(Bar(label, c.sim, c.real, *ends))
+    return bars
 
 
 def comparison_figure(bars: Sequence[Bar]) -> Figure:

@@ -80,21 +80,26 @@ def interval_plot(
     zero: float = 0.0,
     mark_name: str = "threshold",
     unit: str = "",
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Figure:
-    """A point and its interval per row (forest plot), the first row on top; a `band` is shaded, `zero` a line."""
+    """A point and its interval per row (forest plot), the first row on top; a `band` is shaded, `zero` a line.
+
+    What lies beyond `limits` is drawn at them.
+    """
     labels = [row.label for row in rows]
     data: list[Json] = []
     for row in rows:
         if not math.isfinite(row.value):
             continue
-        bounded = math.isfinite(row.low) and math.isfinite(row.high)
+        value, low, high = (min(max(v, limits[0]), limits[1]) for v in (row.value, row.low, row.high))
+        bounded = math.isfinite(low) and math.isfinite(high)
         point: Json = {
-            "type": "scatter", "mode": "markers", "x": [row.value], "y": [row.label], "showlegend": False,
+            "type": "scatter", "mode": "markers", "x": [value], "y": [row.label], "showlegend": False,
             "marker": {"color": row.color, "size": 11, "symbol": "square" if bounded else "square-open"},
             "hovertemplate": "%{y}: %{x:.3g}" + unit + "<extra></extra>",
         }  # fmt: skip
         if bounded:
-            plus, minus = max(row.high - row.value, 0.0), max(row.value - row.low, 0.0)
+            plus, minus = max(high - value, 0.0), max(value - low, 0.0)
             point["error_x"] = {
                 "type": "data", "symmetric": False, "array": [plus], "arrayminus": [minus],
                 "color": row.color, "thickness": 3, "width": 7,
