@@ -18,6 +18,7 @@ Json = dict[str, Any]
 Floats = NDArray[np.float64]
 ROW_PX = 44
 PANEL_PX = 118
+OCTAVES = [m * 10.0**e for e in range(-3, 4) for m in (1, 2, 5)]
 TEXT = {"size": 12, "color": "--ink"}
 
 
@@ -245,7 +246,11 @@ def panels(
             })  # fmt: skip
             legend[line.name] = (line.name, line.color, line.dash)
     last = f"y{len(items)}" if len(items) > 1 else "y"
-    layout["xaxis"] = _axis(title=x_title, anchor=last, **({"type": "log"} if log_x else {}))
+    layout["xaxis"] = _axis(
+        title=x_title,
+        anchor=last,
+        **({"type": "log", "tickvals": OCTAVES, "ticktext": [f"{f:g}" for f in OCTAVES]} if log_x else {}),
+    )
     layout["hovermode"] = "x unified"
     marks = marks or Marks()
     layout["shapes"] = [
@@ -263,6 +268,14 @@ def panels(
         for m in marks.moments
     ]  # fmt: skip
     return Figure(name, data, layout, alt, caption, tuple(legend.values()))
+
+
+def _decades(panel: Panel) -> Json:
+    """A logarithmic axis with a tick per decade, or more where it spans hardly one."""
+    values = np.concatenate([line.y for line in panel.lines])
+    values = values[values > 0.0]
+    wide = values.size > 0 and math.log10(values.max() / values.min()) > 1.3
+    return {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
 
 
 def _finite(value: float) -> float | None:

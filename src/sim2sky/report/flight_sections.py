@@ -14,6 +14,7 @@ from sim2sky.analysis.flight_metrics import FlightData, FlightMetrics
 from sim2sky.analysis.gap_analysis import GapAnalysis
 from sim2sky.report.figures import Figure, Line, Marks, Moment, Panel, Stretch, panels, ranking
 from sim2sky.report.html import number
+from sim2sky.report.metric_sections import probability
 from sim2sky.report.page import Block, Grid, Plot, Section, Table, Text
 from sim2sky.report.series import BUCKETS, runs, spectrum
 from sim2sky.runtime.ladder import Mode
@@ -273,7 +274,7 @@ def _shift_table(a: GapAnalysis) -> Table:
         [
             f"{s.signal} [{s.unit}]" if s.unit not in {"", "1"} else s.signal,
             number(s.distance),
-            number(s.p_value, 2),
+            probability(s.p_value),
             *(f"× {number(b.ratio, 2)}" if math.isfinite(b.ratio) else number(b.ratio) for b in s.bands),
             _pair(s.saturation_sim, s.saturation_real, 100.0, " %"),
             _pair(s.step_sim, s.step_real, 1.0, ""),

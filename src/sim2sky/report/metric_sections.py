@@ -12,7 +12,7 @@ from sim2sky.report.figures import Interval, interval_plot
 from sim2sky.report.html import number, signed
 from sim2sky.report.page import Block, Fact, Picture, Plot, Section, Table, Text, Tone, Verdict
 
-__all__ = ["bar_section", "decision_section", "facts", "interval_section", "verdict"]
+__all__ = ["bar_section", "decision_section", "facts", "interval_section", "probability", "verdict"]
 
 THRESHOLDS = {"success": -15.0, "tracking_error": 50.0, "control_effort": 30.0, "episode_length": -30.0}
 """The specification's, as changes in percent (success: percentage points)."""
@@ -37,24 +37,23 @@ def verdict(a: GapAnalysis) -> Verdict:
 
 
 def _sentence(a: GapAnalysis, word: str) -> str:
-    primary = [c for c in a.metrics if c.metric.primary]
     if not a.strict:
         return "By the specification's point rule on observed means alone: how sure that is, it does not say."
     if word == "gap":
-        worse = [f"{c.metric.label} {change(c)} ({interval(c)})" for c in primary if c.finding == "gap"]
+        worse = [
+            f"{c.metric.label} {change(c)} ({interval(c)})"
+            for c in a.metrics
+            if c.metric.primary and c.finding == "gap"
+        ]
         return f"In flight, against simulation: {'; '.join(worse)}."
     if word == "no gap":
         return f"Every interval of the four metrics excludes a loss of {MARGIN:.0%}."
-    open_ = [c.metric.label for c in primary if c.finding == "undecided"]
-    said = [f"The flights cannot tell whether the real one is worse in: {', '.join(open_)}."] if open_ else []
-    said += [f"{c.reason[:1].upper()}{c.reason[1:]}." for c in primary if c.finding == "missing"]
-    if a.more_flights is None or a.more_sim_flights is None:
-        said.append("No number of further flights like these would decide.")
-    elif a.more_flights or a.more_sim_flights:
-        more = [f"{a.more_flights} more in the air"] if a.more_flights else []
-        more += [f"{a.more_sim_flights} more in simulation"] if a.more_sim_flights else []
-        said.append(f"{' and '.join(more)} would decide, if rates, means and scatter stay as they are.")
-    return " ".join(said)
+    return " ".join(text for text in a.recommendations if not _is_finding(text))
+
+
+def _is_finding(text: str) -> bool:
+    """Whether it says what was found; the others say what is missing for a verdict."""
+    return text.startswith(("Warning", "✓"))
 
 
 def change(c: MetricComparison) -> str:
@@ -64,11 +63,18 @@ def change(c: MetricComparison) -> str:
 
 def interval(c: MetricComparison) -> str:
     """Its interval, both ends as changes."""
-    return f"{_change(c, c.low)} to {_change(c, c.high)}" if math.isfinite(c.estimate) else number(math.nan)
+    if not math.isfinite(c.estimate):
+        return number(math.nan)
+    return f"{signed(_percent(c, c.low))} to {_change(c, c.high)}"
 
 
 def _change(c: MetricComparison, value: float) -> str:
     return signed(_percent(c, value)) + (" points" if c.is_difference else " %")
+
+
+def probability(p: float) -> str:
+    """A p-value; very small ones are no more than that."""
+    return "< 0.001" if p < 0.001 else number(p, 2)
 
 
 def _percent(c: MetricComparison, value: float) -> float:
@@ -96,14 +102,14 @@ def interval_section(a: GapAnalysis) -> Section:
     """Every metric with its interval, drawn and as tables, and what the analysis says to it."""
     rows = [_row(c) for c in a.metrics if c.finding != "missing"]
     level = f"{a.confidence:.0%}"
-    blocks: list[Block] = [_spoken(text) for text in a.recommendations]
-    blocks += [Text(f"Note: {warning}.", "unsure") for warning in a.warnings]
+    found = [text for text in a.recommendations if _is_finding(text)]
+    blocks: list[Block] = [Text(text, "good" if text.startswith("✓") else "bad") for text in found]
     if rows:
         clipped = any(r.low < AXIS[0] or r.high > AXIS[1] for r in rows)
         figure = interval_plot(
             "intervals",
             rows,
-            x_title="change from simulation [%; success: points]",
+            x_title="change [%; success: points]",
             alt="; ".join(f"{c.metric.label}: {change(c)}, interval {interval(c)}" for c in a.metrics),
             caption=f"Square: estimate. Line: {level} interval. Shaded: within ±{MARGIN:.0%} of simulation."
             + (" An interval that ends at the edge goes on beyond it; the table has its ends." if clipped else ""),
@@ -115,6 +121,8 @@ def interval_section(a: GapAnalysis) -> Section:
         blocks.append(Plot(figure))
     blocks.append(_table(f"What decides ({level} intervals, one value per flight)", a, primary=True))
     blocks.append(_table("What explains (not part of the verdict)", a, primary=False))
+    if a.warnings:
+        blocks.append(Text("\n".join(["Before you rely on it:", *a.warnings]), "unsure"))
     return Section(
         "intervals",
         "How sure is it",
@@ -141,7 +149,7 @@ def _table(caption: str, a: GapAnalysis, *, primary: bool) -> Table:
             f"{number(c.real)} (n = {len(c.real_values)})",
             change(c) if math.isfinite(c.estimate) else number(math.nan),
             interval(c),
-            number(c.p_worse, 2),
+            probability(c.p_worse),
             _says(c),
         ]
         for c in chosen
@@ -160,11 +168,6 @@ def _says(c: MetricComparison) -> str:
     return f"{says}, but evidently worse" if c.evident and c.finding != "gap" else says
 
 
-def _spoken(text: str) -> Text:
-    good, bad = text.startswith("✓"), text.startswith("Warning")
-    return Text(text, "good" if good else "bad" if bad else "unsure")
-
-
 def bar_section(a: GapAnalysis) -> Section:
     """The specification's plot."""
     bars = bars_of(a.metrics)
@@ -180,7 +183,13 @@ def bar_section(a: GapAnalysis) -> Section:
 def decision_section(a: GapAnalysis) -> Section:
     """What is to be done, and by which rule."""
     rows = [
-        [c.metric.label, change(c) if math.isfinite(c.estimate) else "n/a", interval(c), number(c.p_worse, 2), _says(c)]
+        [
+            c.metric.label,
+            change(c) if math.isfinite(c.estimate) else "n/a",
+            interval(c),
+            probability(c.p_worse),
+            _says(c),
+        ]
         for c in a.metrics
         if c.metric.primary
     ]
