@@ -6,29 +6,23 @@ matplotlib is imported when a plot is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim2sky.analysis.comparison import MetricComparison
 from sim2sky.errors import FlightLogError, MissingExtraError
 from sim2sky.telemetry.log_files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from sim2sky.analysis.comparison import MetricComparison
+    from sim2sky.analysis.gap_analysis import PerformanceMetrics
+
 __all__ = ["Bar", "bars_of", "comparison_figure", "comparison_png", "plot_bars"]
 
-NAMES = {
-    "success": "Success Rate",
-    "tracking_error": "Tracking Error",
-    "control_effort": "Control Effort",
-    "episode_length": "Episode Length",
-}
 WIDTH = 0.35
 DPI = 150
 
@@ -59,15 +53,23 @@ class Bar:
         return ""
 
 
-def bars_of(metrics: Iterable[MetricComparison]) -> list[Bar]:
-    """The specification's four of compared metrics, in its order, with their intervals."""
-    found = {c.metric.name: c for c in metrics}
+def bars_of(sim: PerformanceMetrics, real: PerformanceMetrics, compared: Iterable[MetricComparison] = ()) -> list[Bar]:
+    """The specification's four metrics in its order, with the intervals of those that were compared."""
+    found = {c.metric.name: c for c in compared}
+    values = {
+        "success": ("Success Rate", sim.success_rate, real.success_rate),
+        "tracking_error": ("Tracking Error", sim.mean_tracking_error, real.mean_tracking_error),
+        "control_effort": ("Control Effort", sim.mean_control_effort, real.mean_control_effort),
+        "episode_length": ("Episode Length", sim.episode_length, real.episode_length),
+    }
     bars: list[Bar] = []
-    for name, label in NAMES.items():
+    for name, (label, a, b) in values.items():
         if (c := found.get(name)) is None:
-            continue
-        ends = (c.sim + c.low, c.sim + c.high) if c.is_difference else (c.sim * c.low, c.sim * c.high)
-        bars.append(Bar(label, c.sim, c.real, *ends))
+            bars.append(Bar(label, a, b))
+        elif c.is_difference:
+            bars.append(Bar(label, a, b, a + c.low, a + c.high))
+        else:
+            bars.append(Bar(label, a, b, a * c.low, a * c.high))
     return bars
 
 

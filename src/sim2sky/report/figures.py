@@ -232,9 +232,7 @@ def panels(
         high = 1.0 - i * (panel_px + gap) / inner
         low = max(high - panel_px / inner, 0.0)
         key = "" if i == 0 else str(i + 1)
-        layout[f"yaxis{key}"] = _axis(
-            domain=[low, high], **({"type": "log", "exponentformat": "power"} if panel.log else {"nticks": 5})
-        )
+        layout[f"yaxis{key}"] = _axis(domain=[low, high], **(_decades(panel) if panel.log else {"nticks": 5}))
         layout["annotations"].append(_title(panel.title, high))
         for line in panel.lines:
             x, y = envelope(line.x, line.y)

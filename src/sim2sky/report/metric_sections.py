@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sim2sky.analysis.comparison import MARGIN, MetricComparison
 from sim2sky.analysis.comparison_plot import bars_of, comparison_png
-from sim2sky.analysis.gap_analysis import GapAnalysis
+from sim2sky.analysis.gap_analysis import GapAnalysis, PerformanceMetrics
 from sim2sky.report.figures import Interval, interval_plot
 from sim2sky.report.html import number, signed
 from sim2sky.report.page import Block, Fact, Picture, Plot, Section, Table, Text, Tone, Verdict
@@ -170,7 +170,7 @@ def _says(c: MetricComparison) -> str:
 
 def bar_section(a: GapAnalysis) -> Section:
     """The specification's plot."""
-    bars = bars_of(a.metrics)
+    bars = bars_of(PerformanceMetrics.of(a.sim.flights), PerformanceMetrics.of(a.real.flights), a.metrics)
     alt = "; ".join(f"{b.name}: simulation {number(b.sim)}, real {number(b.real)}" for b in bars)
     return Section(
         "bars",
