@@ -334,6 +334,31 @@ def train(
     )
 
 
+@app.command
+def gap(
+    sim: Path,
+    real: Path,
+    /,
+    *,
+    strict: Annotated[
+        bool, Parameter(help="statistics decide; --no-strict: the specification's thresholds on observed means")
+    ] = True,
+    json: Json = False,
+) -> int:
+    """Compare flights with their simulation: RETRAIN (exit code 1), DEPLOYED (0) or FLY MORE (3).
+
+    Parameters
+    ----------
+    sim
+        Flight log of simulated flights.
+    real
+        Flight log of real, virtual or HIL flights of the same bundle.
+    """
+    from sim2sky.cli_gap import run_gap
+
+    return run_gap(sim, real, strict=strict, as_json=json)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Prints errors, never a traceback for a user's mistake."""
     try:
