@@ -98,8 +98,8 @@ def test_everything_that_belongs_to_the_aircraft_is_one_value(seed, aircraft):
     assert set(d.sensors.offsets) == set(SENSORS)
     for low, high in (
         r.mass_offset_kg, r.cg_offset_m, r.thrust_scale, r.actuator_bandwidth_scale, r.actuator_rate_scale,
-        *r.coefficient_scales.values(), *r.command_offset.values(), d.action_delay_s, d.observation_delay_s, d.sensors.noise_scale,
-        *d.sensors.offsets.values(),
+        *r.coefficient_scales.values(), *r.command_offset.values(), d.action_delay_s,
+        d.observation_delay_s, d.sensors.noise_scale, *d.sensors.offsets.values(),
     ):  # fmt: skip
         assert low == high
     assert d.wind_mps[0] < d.wind_mps[1]
