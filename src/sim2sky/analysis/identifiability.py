@@ -10,13 +10,18 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sim2sky.analysis.parameters import LARGEST_INTERVAL, Parameter
+from sim2sky.analysis.windows import Windows
+from sim2sky.runtime.state import CHANNELS
 
-__all__ = ["COLLINEAR", "SHRINKAGE", "Identifiability", "covariance_of", "identifiability"]
+__all__ = ["COLLINEAR", "MOVING", "SHRINKAGE", "Identifiability", "activity", "covariance_of", "identifiability"]
 
 Array = NDArray[np.float64]
 SHRINKAGE = 0.6
 """A flight has told something of a parameter when its standard deviation is below this share of the prior's."""
 COLLINEAR = 0.9
+MOVING = {"aileron": 0.05, "elevator": 0.05, "rudder": 0.05, "throttle": 0.1}
+"""Root mean square of a channel within windows, of travel, below which it moves by what the controller makes of sensor
+noise: intervals from such a flight would hold only if the noise were exactly what it is taken for."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Identifiability:
         name: of the parameter.
         half_width: of its 95 % interval, in its unit; relative: over its reference.
         shrinkage: posterior over prior standard deviation; 1: the flights say nothing.
-        identifiable: narrow enough, and because of the flights.
+        identifiable: narrow enough, because of the flights, and one of its channels was moved.
         collinear: parameters that look the same in these flights (posterior correlation beyond `COLLINEAR`).
     """
 
@@ -37,6 +42,13 @@ class Identifiability:
     shrinkage: float
     identifiable: bool
     collinear: tuple[str, ...]
+
+
+def activity(windows: Windows) -> dict[str, float]:
+    """Root mean square of each channel's commands around their mean in each window, of travel."""
+    commands = windows.controls[:, windows.before :]
+    rms = np.sqrt(commands.var(axis=1).mean(axis=0))
+    return dict(zip(CHANNELS, rms.tolist(), strict=True))
 
 
 def covariance_of(parameters: Sequence[Parameter], information: Array, scores: Array | None = None) -> Array:
@@ -52,13 +64,16 @@ def covariance_of(parameters: Sequence[Parameter], information: Array, scores: A
     return bread @ filling @ bread
 
 
-def identifiability(parameters: Sequence[Parameter], covariance: Array, clusters: int) -> tuple[Identifiability, ...]:
+def identifiability(
+    parameters: Sequence[Parameter], covariance: Array, clusters: int, moving: frozenset[str] = frozenset(MOVING)
+) -> tuple[Identifiability, ...]:
     """The verdict by parameter.
 
     Args:
         parameters: all that are unknown.
         covariance: (p, p) posterior.
         clusters: independent pieces of data, for Student's t.
+        moving: channels that were moved.
     """
     quantile = float(stats.t.ppf(0.975, max(clusters - 1, 1)))
     std = np.sqrt(np.diag(covariance))
@@ -74,7 +89,7 @@ def identifiability(parameters: Sequence[Parameter], covariance: Array, clusters
                 half,
                 relative,
                 shrinkage,
-                relative <= LARGEST_INTERVAL and shrinkage <= SHRINKAGE,
+                relative <= LARGEST_INTERVAL and shrinkage <= SHRINKAGE and not moving.isdisjoint(parameter.channels),
                 tuple(parameters[j].name for j in alike),
             )
         )

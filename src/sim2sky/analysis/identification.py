@@ -7,7 +7,7 @@ not convex.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.analysis.flights import Flight
-from sim2sky.analysis.identifiability import Identifiability, covariance_of, identifiability
+from sim2sky.analysis.identifiability import MOVING, Identifiability, activity, covariance_of, identifiability
 from sim2sky.analysis.manoeuvres import advice_for
 from sim2sky.analysis.output_error import FIRST_GUST, FIRST_NOISE, Linearised, Noise, OutputError, Point, Step
-from sim2sky.analysis.parameters import Parameter, model_of, parameters_of
+from sim2sky.analysis.parameters import CHANNEL_OF, Parameter, model_of, parameters_of
 from sim2sky.analysis.replay import Model, Replayer, ReplayError, one_airframe, replay_errors
 from sim2sky.analysis.wind import Wind, estimate_wind
 from sim2sky.analysis.windows import CHANNELS, Windows, cut_windows
-from sim2sky.errors import NotSupportedError
+from sim2sky.config.environment import COEFFICIENTS, EnvironmentSettings
+from sim2sky.config.loader import validate_settings
+from sim2sky.config.randomization import RandomizationPatch
+from sim2sky.errors import ConfigError, NotSupportedError
 
 __all__ = ["Identification", "ParameterEstimate", "Source", "identify"]
 
@@ -73,6 +76,7 @@ class Identification:
         parameters: every one.
         before_solving: the verdict of the Jacobian at the prior.
         model: the most probable aircraft; nominal: the priors' one.
+        activity: root mean square of each channel's commands within windows, of travel.
         noise: of the sensors, by channel; gusts: as deflections of aileron, elevator and rudder.
         wind: by flight.
         replay_before, replay_after: errors on what was held out, of `nominal` and of what was identified without it.
@@ -87,6 +91,7 @@ class Identification:
     before_solving: tuple[Identifiability, ...]
     model: Model
     nominal: Model
+    activity: Mapping[str, float]
     noise: Mapping[str, float]
     gusts: tuple[float, float, float]
     wind: Mapping[str, Wind]
@@ -97,6 +102,41 @@ class Identification:
     def identified(self) -> tuple[ParameterEstimate, ...]:
         """Those that the flights tell."""
         return tuple(p for p in self.parameters if p.identifiable)
+
+    def patch(self, environment: EnvironmentSettings, *, written_by: str = "") -> RandomizationPatch:
+        """The environment's randomisation narrowed (or moved) to what was identified or measured otherwise.
+
+        Ranges are the 95 % intervals. A delay is that of the whole loop, all of it put between policy and actuators.
+
+        Raises:
+            ConfigError: the environment is for another aircraft.
+            NotSupportedError: nothing was identified.
+        """
+        if environment.aircraft != self.airframe:
+            raise ConfigError(f"'{self.airframe}' was identified, the environment flies '{environment.aircraft}'")
+        if not self.identified:
+            raise NotSupportedError("not supported: a patch from flights that tell nothing")
+        randomization: dict[str, Any] = {}
+        disturbances: dict[str, Any] = {}
+        scales: dict[str, Any] = dict(environment.randomization.coefficient_scales)
+        offsets: dict[str, Any] = {**environment.randomization.command_offset}
+        for p in self.parameters:
+            if p.source == "prior":
+                continue
+            bounds = round(p.low, 5), round(p.high, 5)
+            if p.name == "action_delay_s":
+                disturbances |= {"action_delay_s": bounds, "observation_delay_s": (0.0, 0.0)}
+            elif p.name in COEFFICIENTS:
+                scales[p.name] = bounds
+            elif p.name in {"aileron_offset", "rudder_offset"}:
+                offsets[CHANNEL_OF[p.name]] = bounds
+            else:
+                randomization[p.name] = bounds
+        data = environment.model_dump()
+        data["randomization"] |= {**randomization, "coefficient_scales": scales, "command_offset": offsets}
+        data["disturbances"] |= disturbances
+        after = validate_settings(data, EnvironmentSettings)
+        return RandomizationPatch.between(environment, after, written_by=written_by)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-compatible mapping."""
@@ -112,6 +152,7 @@ class Identification:
             "windows": self.windows,
             "parameters": [asdict(p) for p in self.parameters],
             "before_solving": [asdict(v) for v in self.before_solving],
+            "activity": dict(self.activity),
             "noise": dict(self.noise),
             "gusts": list(self.gusts),
             "wind": {name: asdict(wind) for name, wind in self.wind.items()},
@@ -126,6 +167,7 @@ def identify(
     airframe: str = "",
     known: Mapping[str, tuple[float, float]] | None = None,
     replayer: Replayer | None = None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Identification:
     """Identify an aircraft.
 
@@ -134,6 +176,7 @@ def identify(
         airframe: its name, where the logs do not say.
         known: mean and standard deviation of what was measured otherwise, by parameter (`mass_offset_kg`).
         replayer: to reuse.
+        say: told what is being done.
 
     Raises:
         ConfigError: flights of several aircraft or rates, or an unknown parameter.
@@ -144,21 +187,26 @@ def identify(
     parameters = parameters_of(replayer.airframe, flights[0].rate_hz, known)
     training, held_out = _split(flights)
     problem = OutputError(replayer, _thinned(cut_windows(training, WINDOW_S)), parameters)
+    say("what can the flights tell?")
     solver = _Solver(problem)
-    first = solver.first_verdict()
+    first = solver.first_verdict(_moving(training))
     hopeful = any(v.identifiable for v in first)
     if hopeful:
+        say("solving")
         solver.solve()
         nominal, trained = model_of(parameters, problem.prior), model_of(parameters, solver.point.values)
         before, after = (_errors(held_out, model, replayer) for model in (nominal, trained))
         whole = OutputError(replayer, _thinned(cut_windows(flights, WINDOW_S)), parameters)
+        say("solving, with what was held out")
         solver = _Solver(whole, solver.point.values, solver.noise)
         solver.solve()
     else:
         nominal, before, after = model_of(parameters, problem.prior), (), ()
     problem = solver.problem
-    covariance = solver.covariance()
-    final = identifiability(parameters, covariance, len(problem.windows)) if hopeful else first
+    final = (
+        identifiability(parameters, solver.covariance(), len(problem.windows), _moving(flights)) if hopeful else first
+    )
+    say("what would tell the rest?")
     estimates = tuple(
         _estimate(p, float(x), v, set(known or ()), name)
         for p, x, v in zip(parameters, solver.point.values, final, strict=True)
@@ -174,6 +222,7 @@ def identify(
         before_solving=first,
         model=model_of(parameters, solver.point.values) if told else nominal,
         nominal=nominal,
+        activity=activity(problem.windows),
         noise=dict(zip(CHANNELS, solver.noise.sensors.tolist(), strict=True)),
         gusts=tuple(solver.noise.gusts.tolist()),
         wind=_winds(flights),
@@ -234,11 +283,11 @@ class _Solver:
         self._slight = np.sqrt(moved) * problem.std < SLIGHT * np.sqrt(len(problem.windows))
         return self._step
 
-    def first_verdict(self) -> tuple[Identifiability, ...]:
+    def first_verdict(self, moving: frozenset[str]) -> tuple[Identifiability, ...]:
         """Of the Jacobian at the prior."""
         step = self._linearise()
         covariance = covariance_of(self.problem.parameters, step.information)
-        return identifiability(self.problem.parameters, covariance, len(self.problem.windows))
+        return identifiability(self.problem.parameters, covariance, len(self.problem.windows), moving)
 
     def covariance(self) -> Array:
         """Posterior; the larger of what the noise model and what the windows' scatter says."""
@@ -296,7 +345,7 @@ def _estimate(
     else:
         estimate, half = p.prior, 1.96 * p.std
         source = "given" if p.name in given else "prior"
-        advice = "measured otherwise" if p.name in given else advice_for(airframe, p.name, verdict.collinear)
+        advice = "measured otherwise" if p.name in given else advice_for(airframe, p, verdict.collinear)
     low, high = max(estimate - half, p.low), min(estimate + half, p.high)
     return ParameterEstimate(p.name, p.unit, p.prior, estimate, low, high, verdict.identifiable, advice, source)
 
@@ -309,6 +358,11 @@ def _split(flights: Sequence[Flight]) -> tuple[list[Flight], list[Flight]]:
     cuts = [len(f) - len(f) // HELD_OUT for f in flights]
     parts = [(f.part(0, cut), f.part(cut, len(f))) for f, cut in zip(flights, cuts, strict=True)]
     return [a for a, _ in parts], [b for _, b in parts]
+
+
+def _moving(flights: Sequence[Flight]) -> frozenset[str]:
+    seen = activity(cut_windows(flights, WINDOW_S))
+    return frozenset(channel for channel, rms in seen.items() if rms >= MOVING[channel])
 
 
 def _thinned(windows: Windows) -> Windows:

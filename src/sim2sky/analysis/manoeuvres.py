@@ -13,7 +13,7 @@ from sim2sky.analysis.flights import Flight
 from sim2sky.analysis.identifiability import Identifiability, covariance_of, identifiability
 from sim2sky.analysis.output_error import FIRST_GUST, FIRST_NOISE, Noise, OutputError
 from sim2sky.analysis.parameters import Parameter, parameters_of
-from sim2sky.analysis.rehearsal import rehearse
+from sim2sky.analysis.rehearsal import level_start, rehearse
 from sim2sky.analysis.replay import Replayer
 from sim2sky.analysis.windows import cut_windows
 from sim2sky.config.environment import EnvironmentSettings
@@ -22,14 +22,15 @@ from sim2sky.runtime.excitation import Excitation, Sine
 
 __all__ = ["AMPLITUDES", "BANDS_HZ", "advice_for", "calm", "information_of", "multisine", "predicted"]
 
-AMPLITUDES = {"aileron": 0.2, "elevator": 0.15, "rudder": 0.25, "throttle": 0.25}
-"""Of full travel, root mean square times the root of two: what a small aircraft takes before it leaves its envelope."""
+AMPLITUDES = {"aileron": 0.3, "elevator": 0.2, "rudder": 0.3, "throttle": 0.3}
+"""Of full travel, for a single sine of the same power: about what a small aircraft takes in its envelope."""
 BANDS_HZ = {"aileron": (0.2, 2.6), "elevator": (0.2, 2.6), "rudder": (0.2, 2.2), "throttle": (0.1, 0.7)}
 """From the slow modes to a little above the short period and the roll mode."""
 BASE_S = 20.0  # all sines have a whole number of periods in it: no channel looks like another
 START_S = 1.0
 WINDOW_S = 1.0
-REHEARSAL_S = 20.0
+PHASES_TRIED = 300
+LONGEST_REHEARSAL_S = 62.0
 ADVISED_S = 60.0
 
 
@@ -38,8 +39,9 @@ def multisine(
 ) -> Excitation:
     """Orthogonal multisines on several channels at once.
 
-    The harmonics of 1 / `BASE_S` are dealt to the channels in turn, with Schroeder's phases for a low peak (M. R.
-    Schroeder, IEEE Trans. Information Theory 16, 1970; E. A. Morelli, AIAA 2003-5618 on orthogonal multisines).
+    The harmonics of 1 / `BASE_S` are dealt to the channels in turn, with phases for a low peak (M. R. Schroeder, IEEE
+    Trans. Information Theory 16, 1970; E. A. Morelli, *Multiple input design for real-time parameter estimation in the
+    frequency domain*, IFAC 2003, on orthogonal multisines).
 
     Args:
         aircraft: airframe it is for.
@@ -57,13 +59,23 @@ def multisine(
             dealt[min(open_to, key=lambda c: len(dealt[c]) * _step(c))].append(frequency)
     sines: list[Sine] = []
     for channel, frequencies in dealt.items():
-        count = len(frequencies)
-        # With Schroeder's phases the peak is about 1.7 times the root mean square, however many sines there are.
-        each = amplitudes[channel] / math.sqrt(count) if count else 0.0
-        for k, f in enumerate(frequencies):
-            phase = -math.pi * k * k / count
-            sines.append(Sine(channel, each, f, f, phase, start_s, start_s + duration_s))
+        each = amplitudes[channel] / math.sqrt(max(len(frequencies), 1))
+        sines += [
+            Sine(channel, each, f, f, phase, start_s, start_s + duration_s)
+            for f, phase in zip(frequencies, _phases(frequencies), strict=True)
+        ]
     return Excitation(aircraft, tuple(sines))
+
+
+def _phases(frequencies_hz: Sequence[float]) -> list[float]:
+    """Phases with a low peak: the best of Schroeder's and many drawn ones, always the same."""
+    count = len(frequencies_hz)
+    k = np.arange(count)
+    rng = np.random.default_rng(count)
+    tried = np.concatenate([[-np.pi * k * k / max(count, 1)], rng.uniform(-np.pi, np.pi, (PHASES_TRIED, count))])
+    angles = 2.0 * np.pi * np.outer(np.arange(0.0, BASE_S, 0.05), frequencies_hz)
+    peaks = [float(np.abs(np.sin(angles + phases).sum(axis=1)).max()) for phases in tried]
+    return tried[int(np.argmin(peaks))].tolist()
 
 
 def _step(channel: str) -> float:
@@ -73,10 +85,8 @@ def _step(channel: str) -> float:
 
 
 def calm(aircraft: str, duration_s: float, *, turbulence_w20_mps: float = 0.0) -> EnvironmentSettings:
-    """An environment to rehearse in: the data sheet's aircraft with some delay, straight and level, little wind."""
-    task = {
-        "duration_s": duration_s, "hold_s": min(1.0, duration_s), "altitude_step_m": 0.0, "heading_step_deg": 0.0,
-    }  # fmt: skip
+    """An environment to rehearse in: the data sheet's aircraft with some delay, little wind."""
+    task = {"duration_s": duration_s, "hold_s": min(1.0, duration_s)}
     air = {
         "wind_mps": (2.0, 2.0),
         "turbulence_w20_mps": (turbulence_w20_mps, turbulence_w20_mps),
@@ -96,31 +106,40 @@ def information_of(
     return problem.step(point, problem.linearise(point), noise).information, len(windows)
 
 
-def predicted(aircraft: str, amplitudes: Mapping[str, float], duration_s: float) -> tuple[Identifiability, ...]:
-    """What a multisine would tell of each parameter, from a rehearsal of `REHEARSAL_S` scaled to its duration."""
-    plan = multisine(aircraft, amplitudes, REHEARSAL_S)
-    settings = calm(aircraft, REHEARSAL_S + 2.0 * START_S)
-    flight = rehearse(settings, 1, excite=plan.add)
-    parameters = parameters_of(find_airframe(aircraft), settings.rate_hz)
-    information, windows = information_of(flight, parameters, Replayer(aircraft))
-    scale = duration_s / REHEARSAL_S
-    return identifiability(parameters, covariance_of(parameters, information * scale), max(round(windows * scale), 2))
+def predicted(plan: Excitation, *, times: float = 1.0) -> tuple[Identifiability, ...]:
+    """What a plan, flown so many times, would tell of each parameter: from a rehearsal of its first minute in calm air.
+
+    Raises:
+        ConfigError: the plan is for no airframe that there is.
+    """
+    duration = min(plan.duration_s, LONGEST_REHEARSAL_S)
+    settings = calm(plan.aircraft, duration + 1.0)
+    flight = rehearse(settings, level_start(settings, 1), excite=plan.add)
+    parameters = parameters_of(find_airframe(plan.aircraft), settings.rate_hz)
+    information, windows = information_of(flight, parameters, Replayer(plan.aircraft))
+    scale = times * plan.duration_s / duration
+    clusters = max(round(windows * scale), 2)
+    return identifiability(parameters, covariance_of(parameters, information * scale), clusters)
 
 
 @lru_cache(maxsize=8)
 def _by_manoeuvre(aircraft: str) -> dict[str, tuple[Identifiability, ...]]:
-    return {c: predicted(aircraft, {c: a}, ADVISED_S) for c, a in AMPLITUDES.items()}
+    return {
+        channel: predicted(multisine(aircraft, {channel: amplitude}, BASE_S), times=ADVISED_S / BASE_S)
+        for channel, amplitude in AMPLITUDES.items()
+    }
 
 
-def advice_for(aircraft: str, name: str, collinear: Sequence[str]) -> str:
+def advice_for(aircraft: str, parameter: Parameter, collinear: Sequence[str]) -> str:
     """Which manoeuvre would identify a parameter, in a few words; or that none of ours does."""
     found = {
         channel: verdict
         for channel, verdicts in _by_manoeuvre(aircraft).items()
         for verdict in verdicts
-        if verdict.name == name
+        if verdict.name == parameter.name
     }
-    best = min(found, key=lambda c: found[c].half_width)
+    natural = parameter.channels[0]
+    best = natural if found[natural].identifiable else min(found, key=lambda c: found[c].half_width)
     v = found[best]
     if v.identifiable:
         return f"{ADVISED_S:g} s of {best} multisine would give +-{v.relative:.0%}"

@@ -18,6 +18,7 @@ from sim2sky.config.environment import COEFFICIENTS
 from sim2sky.environments.airframes import Airframe
 from sim2sky.environments.jsbsim_plant import PlantParameters
 from sim2sky.errors import ConfigError
+from sim2sky.runtime.state import CHANNELS
 
 __all__ = ["CHANNEL_OF", "LARGEST_INTERVAL", "MAX_DELAY_S", "Parameter", "model_of", "parameters_of"]
 
@@ -36,6 +37,7 @@ class Parameter:
         low, high: what is plausible; estimates and patches stay within.
         reference: of the relative width; for a scale 1, for the others what they are compared with.
         step: of finite differences.
+        channels: one of these must move for it to show, the one that tells most first.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Parameter:
     high: float
     reference: float
     step: float
+    channels: tuple[str, ...]
 
 
 def parameters_of(
@@ -62,16 +65,18 @@ def parameters_of(
         ConfigError: `known` names no parameter, or a standard deviation is not above 0.
     """
     mass, chord = airframe.mass_kg, airframe.chord_m
+    surfaces, pitch = CHANNELS[:3], ("elevator",)
+    period = max(0.06, 1.0 / rate_hz)
     found = [
-        Parameter("action_delay_s", "s", 0.06, 0.06, 0.0, MAX_DELAY_S, max(0.06, 1.0 / rate_hz), 0.004),
-        Parameter("actuator_bandwidth_scale", "1", 1.0, 0.3, 0.1, 2.0, 1.0, 0.03),
-        Parameter("actuator_rate_scale", "1", 1.0, 0.3, 0.1, 2.0, 1.0, 0.03),
-        Parameter("thrust_scale", "1", 1.0, 0.2, 0.2, 2.0, 1.0, 0.03),
-        Parameter("mass_offset_kg", "kg", 0.0, 0.08 * mass, -0.3 * mass, 0.6 * mass, mass, 0.01 * mass),
-        Parameter("cg_offset_m", "m", 0.0, 0.04 * chord, -0.15 * chord, 0.15 * chord, 0.1 * chord, 0.01 * chord),
-        *(Parameter(name, "of travel", 0.0, 0.05, -0.4, 0.4, 0.2, 0.02) for name in CHANNEL_OF),
+        Parameter("action_delay_s", "s", 0.06, 0.06, 0.0, MAX_DELAY_S, period, 0.004, surfaces),
+        Parameter("actuator_bandwidth_scale", "1", 1.0, 0.3, 0.1, 2.0, 1.0, 0.03, surfaces),
+        Parameter("actuator_rate_scale", "1", 1.0, 0.3, 0.1, 2.0, 1.0, 0.03, surfaces),
+        Parameter("thrust_scale", "1", 1.0, 0.2, 0.2, 2.0, 1.0, 0.03, ("throttle",)),
+        Parameter("mass_offset_kg", "kg", 0.0, 0.08 * mass, -0.3 * mass, 0.6 * mass, mass, 0.01 * mass, pitch),
+        Parameter("cg_offset_m", "m", 0.0, 0.04 * chord, -0.15 * chord, 0.15 * chord, 0.1 * chord, 0.01 * chord, pitch),
+        *(Parameter(name, "of travel", 0.0, 0.05, -0.4, 0.4, 0.2, 0.02, _moving(name)) for name in CHANNEL_OF),
         *(
-            Parameter(name, "1", 1.0, 0.35 if name == "CD0" else 0.25, 0.1, 3.0, 1.0, 0.05)
+            Parameter(name, "1", 1.0, 0.35 if name == "CD0" else 0.25, 0.1, 3.0, 1.0, 0.05, _moving(name))
             for name in COEFFICIENTS
             if airframe.coefficients.get(name, 0.0)
         ),
@@ -84,6 +89,15 @@ def parameters_of(
         if not (std > 0.0 and np.isfinite([mean, std]).all()):
             raise ConfigError(f"what is known of {name} needs a standard deviation above 0")
     return tuple(replace(p, prior=given[p.name][0], std=given[p.name][1]) if p.name in given else p for p in found)
+
+
+def _moving(name: str) -> tuple[str, ...]:
+    """Channels that make an offset or a coefficient show."""
+    if name.startswith(("CL", "Cm", "elevator")) or name == "CDde":
+        return ("elevator",)
+    if name == "CD0":
+        return ("throttle", "elevator")
+    return ("aileron", "rudder") if name.endswith("da") or name in {"Clp", "aileron_offset"} else ("rudder", "aileron")
 
 
 def model_of(parameters: Sequence[Parameter], values: NDArray[np.float64]) -> Model:

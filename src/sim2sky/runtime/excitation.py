@@ -116,16 +116,23 @@ class Excitation:
             *(min(max(c + a, low), 1.0) if c == c else c for c, a, low in zip(command, added, _LOW, strict=True))  # noqa: PLR0124
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a file, with its own digest."""
-        data: dict[str, Any] = {
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, hexadecimal."""
+        return _digest(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return {
             "format": FORMAT,
             "aircraft": self.aircraft,
             "sines": [asdict(s) for s in self.sines],
             "limits": dict(self.limits),
             "predicted": dict(self.predicted),
         }
-        return data | {"digest": _digest(data)}
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a file, with its own digest."""
+        return self._content() | {"digest": self.digest}
 
     @classmethod
     def load(cls, path: Path, *, aircraft: str | None = None) -> Excitation:
