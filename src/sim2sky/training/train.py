@@ -6,6 +6,7 @@ versions, seed, time) and TensorBoard logs. While a run is unfinished, `checkpoi
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import platform
@@ -34,8 +35,9 @@ from sim2sky.config.training import TrainingSettings
 from sim2sky.environments.aircraft_env import AircraftEnv
 from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import ConfigError, Sim2SkyError
+from sim2sky.training.starting_point import StartingPoint
 
-__all__ = ["Progress", "TrainingResult", "train"]
+__all__ = ["Progress", "TrainingResult", "make_env", "make_model", "train"]
 
 _ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU}
 _PACKAGES = ("sim2sky", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "jsbsim", "numpy")
@@ -75,6 +77,8 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    start: StartingPoint | None = None,
+    on_model: Callable[[BaseAlgorithm], None] | None = None,
     command: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainingResult:
@@ -84,6 +88,8 @@ def train(
         settings: the run.
         folder: must be empty or absent unless `resume`.
         resume: go on from the checkpoint in `folder`; its settings must be the same.
+        start: begin with this agent's weights and normaliser instead of fresh ones.
+        on_model: given the model before it learns, after a resume as well; to fix part of its weights, say.
         command: recorded as provenance.
         on_progress: called after each rollout.
 
@@ -95,7 +101,7 @@ def train(
     checkpoint = folder / "checkpoint"
     _check_folder(folder, checkpoint, resolved, resume)
     torch.set_num_threads(1)  # two threads cost six times the processor time on nets of this size
-    env = _make_env(settings)
+    env = make_env(settings)
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +113,9 @@ def train(
         if resume:
             model, env, seconds = _load_checkpoint(settings, checkpoint, env)
         else:
-            model, seconds = _make_model(settings, env, folder / "tensorboard"), 0.0
+            model, seconds = make_model(settings, env, folder / "tensorboard", start), 0.0
+        if on_model is not None:
+            on_model(model)
         return _learn(settings, model, folder, seconds, command, on_progress)
     finally:
         env.close()
@@ -128,14 +136,15 @@ def _check_folder(folder: Path, checkpoint: Path, resolved: str, resume: bool) -
         raise ConfigError(f"{folder}: exists and is not empty", hint="name another folder, or remove this one")
 
 
-def _make_env(settings: TrainingSettings) -> VecEnv:
-    def make() -> AircraftEnv:
-        return AircraftEnv(settings.environment)
-
-    env: VecEnv = VecMonitor(DummyVecEnv([make] * settings.n_envs), info_keywords=("is_success",))
+def make_env(settings: TrainingSettings) -> VecEnv:
+    """The run's environments, behind a fresh normaliser if it has one."""
+    flown = [settings.environment, settings.mixed_with or settings.environment]
+    makers = [functools.partial(AircraftEnv, flown[i % 2]) for i in range(settings.n_envs)]
+    env: VecEnv = VecMonitor(DummyVecEnv(makers), info_keywords=("is_success",))
     if settings.normalize:
         gamma = float(settings.hyperparameters.get("gamma", 0.99))
         env = VecNormalize(env, norm_obs=True, norm_reward=False, clip_obs=settings.clip_obs, gamma=gamma)
+        env.training = not settings.freeze_normalizer
     return env
 
 
@@ -147,25 +156,34 @@ def _algorithm(name: str) -> type[BaseAlgorithm]:
     return {"PPO": PPO, "SAC": SAC, "TD3": TD3}[name]
 
 
-def _make_model(settings: TrainingSettings, env: VecEnv, tensorboard: Path) -> BaseAlgorithm:
+def make_model(
+    settings: TrainingSettings, env: VecEnv, tensorboard: Path | None = None, start: StartingPoint | None = None
+) -> BaseAlgorithm:
+    """A model ready to learn in `env`; with `start`, of that agent's shape, weights and normaliser.
+
+    Raises:
+        ConfigError: a hyper-parameter is unknown.
+        AgentError: the starting point does not fit the settings.
+    """
     # A class of the library, not a function of ours: a function would be pickled into the zip with this file's path.
-    start = settings.learning_rate
-    schedule = LinearSchedule(start, start * settings.learning_rate_final_fraction, end_fraction=1.0)
+    rate = settings.learning_rate
+    schedule = LinearSchedule(rate, rate * settings.learning_rate_final_fraction, end_fraction=1.0)
     kwargs: dict[str, Any] = dict(settings.hyperparameters)
     if settings.algorithm == "TD3":
         from stable_baselines3.common.noise import NormalActionNoise
 
         actions = env.action_space.shape or (0,)
         kwargs["action_noise"] = NormalActionNoise(np.zeros(actions), np.full(actions, 0.1))
+    shape = {} if start is None else {"net_arch": start.net_arch}
     try:
-        return _algorithm(settings.algorithm)(
+        model = _algorithm(settings.algorithm)(
             "MlpPolicy",
             env,
             learning_rate=schedule,
-            policy_kwargs={**settings.policy_kwargs(), "activation_fn": _ACTIVATIONS[settings.activation]},
+            policy_kwargs={**settings.policy_kwargs(), **shape, "activation_fn": _ACTIVATIONS[settings.activation]},
             seed=settings.seed,
             device="cpu",
-            tensorboard_log=str(tensorboard),
+            tensorboard_log=None if tensorboard is None else str(tensorboard),
             **kwargs,
         )
     except TypeError as error:
@@ -173,6 +191,9 @@ def _make_model(settings: TrainingSettings, env: VecEnv, tensorboard: Path) -> B
             f"{settings.algorithm} does not take these hyperparameters: {error}",
             hint="the names are those of Stable-Baselines3's constructor",
         ) from error
+    if start is not None:
+        start.load_into(model)
+    return model
 
 
 class _Watch(BaseCallback):
