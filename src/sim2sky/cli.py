@@ -332,6 +332,48 @@ def train(
     )
 
 
+@app.command
+def retrain(
+    agent: Path,
+    /,
+    *,
+    randomization: Annotated[Path, Parameter(help="YAML patch, as sim2sky identify writes it")],
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="folder for the challenger and the record; it resumes")
+    ],
+    log: Annotated[list[Path] | None, Parameter(help="flight log to learn from offline; may be repeated")] = None,
+    rungs: Annotated[
+        str | None, Parameter(help="of refit, offline, residual; by default all, offline only with --log")
+    ] = None,
+    timesteps: Annotated[int, Parameter(help="of training per rung")] = 100_000,
+    pairs: Annotated[int, Parameter(help="most paired flights per condition against the champion")] = 400,
+    seed: Annotated[int, Parameter(help="of training and flights")] = 0,
+    workers: Annotated[int, Parameter(help="processes for the flights; 0: one per core")] = 0,
+    json: Json = False,
+) -> int:
+    """Train a challenger on what identification found; promote it only where it is shown to fly better.
+
+    Parameters
+    ----------
+    agent
+        The champion's .zip, in the folder of its training run.
+    """
+    from sim2sky.cli_retrain import run_retrain
+
+    return run_retrain(
+        agent,
+        output,
+        randomization=randomization,
+        logs=log or [],
+        rungs=rungs,
+        timesteps=timesteps,
+        pairs=pairs,
+        seed=seed,
+        workers=workers,
+        as_json=json,
+    )
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Prints errors, never a traceback for a user's mistake."""
     try:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import PPO, SAC, TD3
@@ -37,7 +38,7 @@ from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import ConfigError, Sim2SkyError
 from sim2sky.training.starting_point import StartingPoint
 
-__all__ = ["Progress", "TrainingResult", "make_env", "make_model", "train"]
+__all__ = ["Progress", "TrainingResult", "begin_run", "finish_run", "make_env", "make_model", "train"]
 
 _ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU}
 _PACKAGES = ("sim2sky", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "jsbsim", "numpy")
@@ -103,13 +104,7 @@ def train(
     torch.set_num_threads(1)  # two threads cost six times the processor time on nets of this size
     env = make_env(settings)
     try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / "config.yaml", resolved.encode())
-            contract = make_contract(settings.environment)
-            _write(folder / "contract.json", json.dumps(contract.to_json(), indent=1).encode())
-        except OSError as error:
-            raise Sim2SkyError(f"{folder}: cannot be written: {error.strerror}", hint="name another folder") from error
+        begin_run(settings, folder)
         if resume:
             model, env, seconds = _load_checkpoint(settings, checkpoint, env)
         else:
@@ -136,10 +131,27 @@ def _check_folder(folder: Path, checkpoint: Path, resolved: str, resume: bool) -
         raise ConfigError(f"{folder}: exists and is not empty", hint="name another folder, or remove this one")
 
 
+def begin_run(settings: TrainingSettings, folder: Path) -> None:
+    """Make a run's folder with its settings and contract.
+
+    Raises:
+        Sim2SkyError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "config.yaml", dump_yaml(settings).encode())
+        contract = make_contract(settings.environment)
+        _write(folder / "contract.json", json.dumps(contract.to_json(), indent=1).encode())
+    except OSError as error:
+        raise Sim2SkyError(f"{folder}: cannot be written: {error.strerror}", hint="name another folder") from error
+
+
 def make_env(settings: TrainingSettings) -> VecEnv:
     """The run's environments, behind a fresh normaliser if it has one."""
     flown = [settings.environment, settings.mixed_with or settings.environment]
-    makers = [functools.partial(AircraftEnv, flown[i % 2]) for i in range(settings.n_envs)]
+    makers: list[Callable[[], gymnasium.Env[Any, Any]]] = [
+        functools.partial(AircraftEnv, flown[i % 2]) for i in range(settings.n_envs)
+    ]
     env: VecEnv = VecMonitor(DummyVecEnv(makers), info_keywords=("is_success",))
     if settings.normalize:
         gamma = float(settings.hyperparameters.get("gamma", 0.99))
@@ -255,7 +267,7 @@ def _learn(
     if watch.stop_requested and model.num_timesteps < settings.total_timesteps:
         _save_checkpoint(model, folder, seconds())
         return TrainingResult(folder, False, model.num_timesteps, seconds())
-    _save_result(settings, model, folder, seconds(), command)
+    finish_run(settings, model, folder, seconds(), command)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return TrainingResult(folder, True, model.num_timesteps, seconds())
 
@@ -310,9 +322,10 @@ def _load_checkpoint(settings: TrainingSettings, checkpoint: Path, env: VecEnv) 
     return model, env, seconds
 
 
-def _save_result(
-    settings: TrainingSettings, model: BaseAlgorithm, folder: Path, seconds: float, command: Sequence[str]
+def finish_run(
+    settings: TrainingSettings, model: BaseAlgorithm, folder: Path, seconds: float, command: Sequence[str] = ()
 ) -> None:
+    """Save the agent and, last, the record that says the run is complete."""
     _save_model(model, folder)
     versions = {}
     for package in _PACKAGES:
