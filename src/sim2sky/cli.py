@@ -340,6 +340,7 @@ def gap(
     real: Path,
     /,
     *,
+    report: Annotated[Path | None, Parameter(help="write an HTML report, one file that needs no network")] = None,
     strict: Annotated[
         bool, Parameter(help="statistics decide; --no-strict: the specification's thresholds on observed means")
     ] = True,
@@ -356,7 +357,7 @@ def gap(
     """
     from sim2sky.cli_gap import run_gap
 
-    return run_gap(sim, real, strict=strict, as_json=json)
+    return run_gap(sim, real, strict=strict, as_json=json, report=report)
 
 
 def run(arguments: Sequence[str]) -> int:
