@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky import cli_keys, cli_target
+from sim2sky import cli_keys, cli_target, cli_virtual
 from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
@@ -39,6 +39,8 @@ app = cyclopts.App(
 app.command(cli_keys.app)
 app.command(cli_target.app)
 app.command(log_app)
+app.command(cli_virtual.app)
+app.command(cli_virtual.simulate)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
@@ -372,6 +374,32 @@ def retrain(
         workers=workers,
         as_json=json,
     )
+
+
+@app.command
+def gap(
+    sim: Path,
+    real: Path,
+    /,
+    *,
+    report: Annotated[Path | None, Parameter(help="write an HTML report, one file that needs no network")] = None,
+    strict: Annotated[
+        bool, Parameter(help="statistics decide; --no-strict: the specification's thresholds on observed means")
+    ] = True,
+    json: Json = False,
+) -> int:
+    """Compare flights with their simulation: RETRAIN (exit code 1), DEPLOYED (0) or FLY MORE (3).
+
+    Parameters
+    ----------
+    sim
+        Flight log of simulated flights.
+    real
+        Flight log of real, virtual or HIL flights of the same bundle.
+    """
+    from sim2sky.cli_gap import run_gap
+
+    return run_gap(sim, real, strict=strict, as_json=json, report=report)
 
 
 def run(arguments: Sequence[str]) -> int:

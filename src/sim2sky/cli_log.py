@@ -17,6 +17,9 @@ __all__ = ["log_app"]
 log_app = cyclopts.App(name="log", help="Look into flight logs, export and mend them.", help_format="plaintext")
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print as JSON")]
+Output = Annotated[
+    Path | None, Parameter(name=["--output", "-o"], help="flight log to write; FILE.h5 in this folder by default")
+]
 
 
 @log_app.command
@@ -50,6 +53,38 @@ def info(file: Path, /, *, json: Json = False) -> int:
         end = f"{'success' if e.success else 'no success'}, {e.termination}"
         end += f" (segment {e.segment})" if e.segment else ""
         print(f"{e.name:14} {e.seed:20} {e.ticks:7} {e.duration_s:8.2f} {e.guarded:7} {e.dropped:7}  {end}")
+    return EXIT_PASS
+
+
+@log_app.command(name="import")
+def import_(
+    file: Path,
+    /,
+    *,
+    output: Output = None,
+) -> int:
+    """Turn another autopilot's log into a flight log: one clock, our units and frames, one episode per flight.
+
+    Parameters
+    ----------
+    file
+        PX4 ULog.
+    """
+    from rich.console import Console
+
+    from sim2sky.telemetry.importers.import_log import import_log
+
+    out = output or Path(f"{file.stem}.h5")
+    console = Console(file=sys.stderr)
+    with console.status("reading") as status:
+        result = import_log(file, out, progress=status.update)
+    what = " ".join(w for w in (result.log.vehicle, result.log.firmware) if w)
+    print(f"{out}: {len(result.episodes)} episodes at {result.rate_hz:g} Hz, source {result.source}, {what}")
+    for number, episode in enumerate(result.episodes):
+        length_s = len(episode.arrays["time_s"]) / result.rate_hz
+        print(f"  episode_{number:04d}  {length_s:8.2f} s  {episode.extra['condition']}, {episode.termination}")
+    for line in result.missing:
+        print(f"  missing: {line}")
     return EXIT_PASS
 
 

@@ -209,7 +209,7 @@ def test_an_existing_log_is_not_overwritten_unasked(tmp_path: Path) -> None:
 
 
 def test_bad_places_and_bad_files_are_plain_errors(tmp_path: Path) -> None:
-    with pytest.raises(FlightLogError, match="No such file"):
+    with pytest.raises(FlightLogError, match="there is no folder"):
         FlightLogWriter(tmp_path / "missing" / "f.h5", METADATA, CONTRACT)
     with pytest.raises(FlightLogError, match="no flight log"):
         read_flight_log(tmp_path / "f.h5")

@@ -355,7 +355,7 @@ def test_misuse_of_the_agent_process_is_a_plain_error(bundle: Bundle, tmp_path: 
     existing = tmp_path / "log.h5"
     existing.write_text("x")
     result = agent_alone(bundle, "--link", "udpin:127.0.0.1:0", "--log", str(existing))
-    assert result.returncode == 1 and "already exists" in result.stderr and existing.read_text() == "x"
+    assert result.returncode == 2 and "already exists" in result.stderr and existing.read_text() == "x"
 
 
 def test_a_bundle_whose_policy_answers_wrongly_does_not_fly(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from sim2sky.environments.airframes import Airframe
 from sim2sky.errors import ConfigError, Sim2SkyError
 from sim2sky.runtime.state import CHANNELS, Command, Sample
 
-__all__ = ["SURFACES", "Air", "InitialState", "JsbsimPlant", "PlantParameters", "find_trim"]
+__all__ = ["FT", "INSTANT_RADPS", "SURFACES", "Air", "InitialState", "JsbsimPlant", "PlantParameters", "find_trim"]
 
 FT = 0.3048
 SURFACES = CHANNELS[:3]
 KG_TO_LB = 2.2046226218
-_INSTANT_RADPS = 1e9
+INSTANT_RADPS = 1e9
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class JsbsimPlant:
         """Bring the actuators to `command` with the aircraft's motion suspended, then give them their dynamics."""
         fdm, a = self._fdm, self.airframe
         for name in ("actuator-bandwidth-radps", "actuator-rate-radps", "motor-bandwidth-radps"):
-            fdm[f"fcs/{name}"] = _INSTANT_RADPS
+            fdm[f"fcs/{name}"] = INSTANT_RADPS
         self.command(command)
         fdm.suspend_integration()
         fdm.run()

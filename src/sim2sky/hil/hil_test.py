@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,7 @@ def run_hil(
     *,
     link: Literal["udp", "tcp"] = "udp",
     log_dir: Path | None = None,
+    agent_log: Path | None = None,
     progress: Callable[[int, EpisodeOutcome], None] | None = None,
     realtime: bool = False,
     agent_name: str = "",
@@ -112,6 +114,7 @@ def run_hil(
         seeds: one per episode.
         link: UDP or TCP.
         log_dir: for both logs and the agent's own words; must exist. None: no logs.
+        agent_log: where the agent's log goes instead; without `log_dir` the plant then keeps what it knows to itself.
         progress: called with the episode's number and outcome.
         realtime: at the control rate; else lockstep.
         agent_name, start_time: noted in the log.
@@ -141,21 +144,20 @@ def run_hil(
     if faults is not None and len(faults.scripts) != len(seeds):
         raise ConfigError(f"{len(seeds)} flights have {len(faults.scripts)} fault scripts")
     clock = clock or RealClock()
-    metadata = LogMetadata(
-        "hil", agent_name, bundle_digest, "", settings.rate_hz, start_time, settings.model_dump(mode="json")
-    )
     contract = measurement_contract(settings.aircraft, settings.task.name, settings.rate_hz)
+    config = {"vehicle": contract.vehicle, "task": contract.task, "environment": settings.model_dump(mode="json")}
+    metadata = LogMetadata("hil", agent_name, bundle_digest, "", settings.rate_hz, start_time, config)
     plant_log = None if log_dir is None else log_dir / PLANT_LOG
-    agent_log = None if log_dir is None else log_dir / AGENT_LOG
-    output = None if log_dir is None else log_dir / AGENT_OUTPUT
+    agent_log = agent_log or (None if log_dir is None else log_dir / AGENT_LOG)
     with contextlib.ExitStack() as stack:
+        said = log_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sim2sky-hil-")))
         listening = stack.enter_context(_listen(link, plant_host, port, clock))
         recorder = Recorder(plant_log, metadata, contract, overwrite=True, wait_s=0.0 if realtime else LOCKSTEP_WAIT_S)
         stack.callback(recorder.close)
         arguments = [*command_for_agent, "--link", f"{link}:{plant_host}:{listening.port}"]
         arguments += ["--log", str(agent_log), "--overwrite"] if agent_log is not None else []
         arguments += ["--realtime"] if realtime else []
-        process = stack.enter_context(AgentProcess(arguments, output, environment))
+        process = stack.enter_context(AgentProcess(arguments, said / AGENT_OUTPUT, environment))
 
         def alive() -> str:
             return process.ended

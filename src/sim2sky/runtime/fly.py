@@ -64,6 +64,7 @@ def fly(bundle: Bundle, options: FlyOptions, say: Callable[[str], None], *, work
             LogMetadata(
                 _label(options.source, vehicle), bundle.agent, bundle.digest, contract.hash, contract.rate_hz,
                 datetime.now(timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017 - Python 3.10
+                {"vehicle": contract.vehicle, "task": contract.task},
             ),
             contract,
             overwrite=options.overwrite,

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, Sim2SkyError
@@ -43,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="real time, scheduled so where the system allows it; default is lockstep with the plant",
     )
-    parser.add_argument("--source", default="hil", choices=("hil", "virtual", "real"), help="what the log is labelled")
+    parser.add_argument(
+        "--virtual-aircraft",
+        type=int,
+        metavar="SEED",
+        help="the plant is the virtual aircraft of this seed: label the log",
+    )
     parser.add_argument("--start-time", default="", help="ISO 8601 time to note in the log")
     parser.add_argument("--tolerance", type=float, help="largest golden error; default what the bundle says")
     parser.add_argument("--connect-timeout", type=float, default=30.0, help="seconds to wait for the plant")
@@ -70,8 +76,17 @@ def main(arguments: Sequence[str] | None = None, *, worker: str = WORKER) -> int
 def _fly(options: argparse.Namespace, worker: str) -> int:
     bundle = open_bundle(options.bundle)
     contract, paced = bundle.contract, options.realtime
+    config: dict[str, Any] = {"vehicle": contract.vehicle, "task": contract.task}
+    if options.virtual_aircraft is not None:
+        config["virtual_aircraft"] = {"seed": options.virtual_aircraft}
     metadata = LogMetadata(
-        options.source, bundle.agent, bundle.digest, contract.hash, contract.rate_hz, options.start_time
+        "hil" if options.virtual_aircraft is None else "virtual",
+        bundle.agent,
+        bundle.digest,
+        contract.hash,
+        contract.rate_hz,
+        options.start_time,
+        config,
     )
     with ExitStack() as stack:
         agent, policy = stack.enter_context(

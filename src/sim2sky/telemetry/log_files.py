@@ -31,6 +31,7 @@ __all__ = [
     "lock_parts",
     "parts_of",
     "replacing",
+    "require_place",
     "writing",
 ]
 
@@ -115,6 +116,22 @@ def journals_of(parts: Path) -> dict[int, Path]:
     return {number: found[number] for number in sorted(n for n in found if n is not None)}
 
 
+def require_place(path: Path, *, overwrite: bool) -> None:
+    """A log can be written there.
+
+    Raises:
+        FlightLogError: there is one already, or no such folder.
+    """
+    if (path.exists() or parts_of(path).exists()) and not overwrite:
+        raise FlightLogError(f"{path} already exists", hint="choose another file, or --overwrite", misuse=True)
+    if not path.parent.is_dir():
+        raise FlightLogError(
+            f"cannot write the flight log {path}: there is no folder {path.parent}",
+            hint=f"mkdir -p {path.parent}",
+            misuse=True,
+        )
+
+
 def create_parts(path: Path, header: Header, *, overwrite: bool) -> None:
     """Make room for a new log.
 
@@ -123,9 +140,8 @@ def create_parts(path: Path, header: Header, *, overwrite: bool) -> None:
             full.
     """
     parts = parts_of(path)
+    require_place(path, overwrite=overwrite)
     with writing(path):
-        if (path.exists() or parts.exists()) and not overwrite:
-            raise FlightLogError(f"{path} already exists", hint="choose another file, or remove it")
         if parts.exists():
             with lock_parts(parts, wait_s=LOCK_WAIT_S):
                 shutil.rmtree(parts)

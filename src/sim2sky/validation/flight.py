@@ -19,7 +19,7 @@ from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.errors import BundleError, NotSupportedError
 from sim2sky.runtime.assembly import make_monitor
-from sim2sky.runtime.flight_agent import FlightAgent
+from sim2sky.runtime.flight_agent import FlightAgent, Tick
 from sim2sky.runtime.inference import load_backend
 from sim2sky.runtime.safety import Mode
 from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
@@ -27,6 +27,7 @@ from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
 __all__ = [
     "FlightJob",
     "Flyer",
+    "OnTick",
     "collect_observations",
     "environment_for",
     "is_flyable",
@@ -120,8 +121,15 @@ class FlightJob:
         return cls(str(bundle.path), bundle.digest, environment, safety, fmt)
 
 
+OnTick = Callable[[Sample, Setpoint, Tick], None]
+
+
 class Flyer:
     """A loaded job: flies episode after episode.
+
+    Attributes:
+        bundle: what flies.
+        monitor: its guard.
 
     Raises:
         BundleError: the bundle changed since the job was made, or its policy cannot be loaded.
@@ -129,25 +137,24 @@ class Flyer:
     """
 
     def __init__(self, job: FlightJob) -> None:
-        bundle = open_bundle(Path(job.bundle), digest=job.digest)
-        monitor = make_monitor(job.safety, bundle.contract)
-        self._agent = FlightAgent(bundle.contract, load_backend(bundle, job.fmt or None), monitor)
+        self.bundle = bundle = open_bundle(Path(job.bundle), digest=job.digest)
+        self.monitor = make_monitor(job.safety, bundle.contract)
+        self._agent = FlightAgent(bundle.contract, load_backend(bundle, job.fmt or None), self.monitor)
         self._vehicle = SimVehicle(job.environment)
         self._interventions = 0
-        self._on_observation: Callable[[NDArray[np.float32]], None] | None = None
-        self.input_key = bundle.contract.inputs[0].key
+        self._on_tick: OnTick | None = None
 
     def _pilot(self, sample: Sample, setpoint: Setpoint, now_ns: int) -> Command:
         tick = self._agent.tick(sample, setpoint, now_ns)
         if tick.trips or tick.guard != Mode.POLICY:
             self._interventions += 1
-        if self._on_observation is not None:
-            self._on_observation(tick.observation)
+        if self._on_tick is not None:
+            self._on_tick(sample, setpoint, tick)
         return tick.command
 
-    def fly(self, seed: int, on_observation: Callable[[NDArray[np.float32]], None] | None = None) -> EpisodeOutcome:
-        """One episode from its seed; `on_observation` gets every observation of the policy."""
-        self._on_observation = on_observation
+    def fly(self, seed: int, on_tick: OnTick | None = None) -> EpisodeOutcome:
+        """One episode from its seed; `on_tick` gets what was measured, to be followed and decided at every tick."""
+        self._on_tick = on_tick
         self._agent.reset()
         self._interventions = 0
         outcome = fly_episode(self._vehicle, self._pilot, seed)
@@ -170,9 +177,9 @@ def collect_observations(job: FlightJob, seeds: Sequence[int], *, every: int = 1
     starts: list[bool] = []
     for seed in seeds:
         seen: list[NDArray[np.float32]] = []
-        flyer.fly(seed, seen.append)
+        flyer.fly(seed, lambda _, __, tick, seen=seen: seen.append(tick.observation))
         kept = [row for row in seen[::every] if np.isfinite(row).all()]
         rows += kept
         starts += [i == 0 for i in range(len(kept))]
-    key = flyer.input_key
+    key = flyer.bundle.contract.inputs[0].key
     return {key: np.stack(rows), "episode_start": np.array(starts, np.float32)}
