@@ -11,11 +11,16 @@ from typing import Any
 
 from sim2sky.errors import FlightLogError, NotSupportedError, Sim2SkyError
 from sim2sky.telemetry.flight_log import FlightLogWriter
+from sim2sky.telemetry.importers.ardupilot import PLANE_MODES, ardupilot_recording
 from sim2sky.telemetry.importers.channels import Recording
+from sim2sky.telemetry.importers.dataflash import MAGIC as DATAFLASH_MAGIC
+from sim2sky.telemetry.importers.dataflash import read_dataflash
 from sim2sky.telemetry.importers.episodes import clock_rate, episode_of, flight_intervals
 from sim2sky.telemetry.importers.gap_needs import missing_for_gap
+from sim2sky.telemetry.importers.mavlink_channels import mavlink_modes, mavlink_recording
 from sim2sky.telemetry.importers.px4 import NAV_STATES, px4_recording
 from sim2sky.telemetry.importers.resample import DESCRIPTION
+from sim2sky.telemetry.importers.tlog import looks_like_tlog, read_tlog
 from sim2sky.telemetry.importers.topics import ForeignLog
 from sim2sky.telemetry.importers.ulog import MAGIC as ULOG_MAGIC
 from sim2sky.telemetry.importers.ulog import read_ulog
@@ -59,15 +64,24 @@ def read_foreign(path: Path) -> ForeignLog:
         NotSupportedError: a format we do not read.
     """
     data = _content(path)
+    suffix = path.suffix.lower()
     with _contained(path):
-        if data.startswith(ULOG_MAGIC):
+        if data.startswith(ULOG_MAGIC) or suffix == ".ulg":
             return read_ulog(path, data)
-    raise NotSupportedError(f"the format of {path}", hint="PX4 ULog is")
+        if data.startswith(DATAFLASH_MAGIC) or suffix == ".bin":
+            return read_dataflash(path, data)
+        if looks_like_tlog(data) or suffix == ".tlog":
+            return read_tlog(path, data)
+    raise NotSupportedError(f"the format of {path}", hint="PX4 ULog, ArduPilot dataflash and MAVLink tlog are")
 
 
 def record(log: ForeignLog) -> tuple[Recording, dict[int, str]]:
     """The channels of a foreign log in our units and frames, and the names of its modes."""
     with _contained(log.path):
+        if log.format == "ArduPilot dataflash":
+            return ardupilot_recording(log), PLANE_MODES
+        if log.format == "MAVLink tlog":
+            return mavlink_recording(log), mavlink_modes(log)
         return px4_recording(log), NAV_STATES
 
 
