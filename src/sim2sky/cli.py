@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky import cli_keys, cli_target, cli_virtual
+from sim2sky import cli_keys, cli_retrain, cli_target, cli_virtual
 from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
@@ -41,6 +41,7 @@ app.command(cli_target.app)
 app.command(log_app)
 app.command(cli_virtual.app)
 app.command(cli_virtual.simulate)
+app.command(cli_retrain.retrain)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
@@ -331,48 +332,6 @@ def train(
         timesteps=timesteps,
         randomization=randomization,
         episodes=episodes,
-    )
-
-
-@app.command
-def retrain(
-    agent: Path,
-    /,
-    *,
-    randomization: Annotated[Path, Parameter(help="YAML patch, as sim2sky identify writes it")],
-    output: Annotated[
-        Path, Parameter(name=["--output", "-o"], help="folder for the challenger and the record; it resumes")
-    ],
-    log: Annotated[list[Path] | None, Parameter(help="flight log to learn from offline; may be repeated")] = None,
-    rungs: Annotated[
-        str | None, Parameter(help="of refit, offline, residual; by default all, offline only with --log")
-    ] = None,
-    timesteps: Annotated[int, Parameter(help="of training per rung")] = 100_000,
-    pairs: Annotated[int, Parameter(help="most paired flights per condition against the champion")] = 400,
-    seed: Annotated[int, Parameter(help="of training and flights")] = 0,
-    workers: Annotated[int, Parameter(help="processes for the flights; 0: one per core")] = 0,
-    json: Json = False,
-) -> int:
-    """Train a challenger on what identification found; promote it only where it is shown to fly better.
-
-    Parameters
-    ----------
-    agent
-        The champion's .zip, in the folder of its training run.
-    """
-    from sim2sky.cli_retrain import run_retrain
-
-    return run_retrain(
-        agent,
-        output,
-        randomization=randomization,
-        logs=log or [],
-        rungs=rungs,
-        timesteps=timesteps,
-        pairs=pairs,
-        seed=seed,
-        workers=workers,
-        as_json=json,
     )
 
 
