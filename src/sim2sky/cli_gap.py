@@ -36,9 +36,16 @@ def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path 
         analysis = analyzer.analyse()
         if report is not None:
             from sim2sky.report.gap_report import write_gap_report
+            from sim2sky.report.refused import or_refused
+            from sim2sky.report.replay_section import replays
 
             command = ["sim2sky", "gap", str(sim), str(real), "--report", str(report)]
-            write_gap_report(report, analysis, command=shlex.join(command if strict else [*command, "--no-strict"]))
+            write_gap_report(
+                report,
+                analysis,
+                replay=or_refused(lambda: replays(analysis)),
+                command=shlex.join(command if strict else [*command, "--no-strict"]),
+            )
             print(f"report: {report}", file=sys.stderr)
     if as_json:
         print_json(analysis.to_json())
