@@ -203,7 +203,7 @@ def test_events_are_listed_numbered_and_drawn(analysis):
     title, figure = next((t, f) for t, f in grid.figures if f"({name})" in t)
     assert "with an event" in title
     assert [s["x0"] for s in figure.layout["shapes"] if s["type"] == "line"] == [7.25]
-    assert any(note["text"] == "1" for note in figure.layout["annotations"])
+    assert any(note["text"] == "event 1" for note in figure.layout["annotations"])
     assert "event 1 at 7.25 s" in figure.alt
 
 

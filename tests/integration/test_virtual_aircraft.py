@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from benchmarks import virtual_aircraft
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.deploy_support import deliver, flying_bundle
@@ -307,3 +308,30 @@ def test_show_prints_the_truth_as_a_patch(tmp_path: Path, capsys: pytest.Capture
     assert patch.apply(base) == hidden_aircraft(7, base)
     assert run(["virtual-aircraft", "show", "--seed", "-7"]) == 2
     assert "0 or above" in capsys.readouterr().err
+
+
+def test_analysis_cannot_look_the_answer_up() -> None:
+    from tests.unit.test_import_rule import ALL, imports
+
+    secret = {f"sim2sky.environments.hidden_aircraft.{name}" for name in ("hidden_aircraft", "single_cause")}
+    looked = {name for name, path in ALL if imports(path) & secret}
+    assert "hil/virtual_aircraft" in looked  # the test sees who does
+    assert not [name for name in looked if name.split("/")[0] in {"analysis", "report", "runtime", "telemetry"}]
+
+
+# How far away it is --------------------------------------------------------------------------------------------------
+
+
+def test_the_spread_is_measured_and_shows_a_worse_aircraft_as_worse(bundle: Bundle) -> None:
+    simulated, *flown = (result for _, result in virtual_aircraft.spread(bundle, 3, 2, 0))
+    assert len(flown) == 3
+    assert len({result.tracking for result in flown}) == 3
+    text = virtual_aircraft.summary(simulated, flown)
+    assert text.startswith("3 aircraft") and "median" in text
+    again = [result for _, result in virtual_aircraft.spread(bundle, 1, 2, 1)][1]
+    assert again == flown[1]
+    job = FlightJob.of(bundle, SHORT)
+    crooked = SHORT.model_dump()
+    crooked["randomization"]["command_offset"] = {"aileron": (0.3, 0.3)}
+    plain = virtual_aircraft.fly(job, SHORT, [1, 2])
+    assert virtual_aircraft.fly(job, type(SHORT).model_validate(crooked), [1, 2]).tracking > 1.2 * plain.tracking
