@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky import cli_keys, cli_target, cli_virtual
+from sim2sky import cli_keys, cli_retrain, cli_target, cli_virtual
 from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
@@ -41,6 +41,7 @@ app.command(cli_target.app)
 app.command(log_app)
 app.command(cli_virtual.app)
 app.command(cli_virtual.simulate)
+app.command(cli_retrain.retrain)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
@@ -340,6 +341,7 @@ def gap(
     real: Path,
     /,
     *,
+    report: Annotated[Path | None, Parameter(help="write an HTML report, one file that needs no network")] = None,
     strict: Annotated[
         bool, Parameter(help="statistics decide; --no-strict: the specification's thresholds on observed means")
     ] = True,
@@ -356,7 +358,7 @@ def gap(
     """
     from sim2sky.cli_gap import run_gap
 
-    return run_gap(sim, real, strict=strict, as_json=json)
+    return run_gap(sim, real, strict=strict, as_json=json, report=report)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +22,11 @@ MUCH = 0.01
 _EXIT = {"RETRAIN": EXIT_FAIL, "DEPLOYED": EXIT_PASS, "FLY MORE": EXIT_INCONCLUSIVE}
 
 
-def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool) -> int:
+def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path | None = None) -> int:
     """Compare two logs; 0 DEPLOYED, 1 RETRAIN, 3 FLY MORE.
 
     Raises:
-        ConfigError: the logs cannot be compared.
+        ConfigError: the logs cannot be compared, or the report cannot be written.
         FlightLogError: a log cannot be read.
     """
     with extras():
@@ -34,6 +36,19 @@ def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool) -> int:
         analyzer.load_sim_data(sim)
         analyzer.load_real_data(real)
         analysis = analyzer.analyse()
+        if report is not None:
+            from sim2sky.report.gap_report import write_gap_report
+            from sim2sky.report.refused import or_refused
+            from sim2sky.report.replay_section import replays
+
+            command = ["sim2sky", "gap", str(sim), str(real), "--report", str(report)]
+            write_gap_report(
+                report,
+                analysis,
+                replay=or_refused(lambda: replays(analysis)),
+                command=shlex.join(command if strict else [*command, "--no-strict"]),
+            )
+            print(f"report: {report}", file=sys.stderr)
     if as_json:
         print_json(analysis.to_json())
     else:

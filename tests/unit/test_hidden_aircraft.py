@@ -98,8 +98,8 @@ def test_everything_that_belongs_to_the_aircraft_is_one_value(seed, aircraft):
     assert set(d.sensors.offsets) == set(SENSORS)
     for low, high in (
         r.mass_offset_kg, r.cg_offset_m, r.thrust_scale, r.actuator_bandwidth_scale, r.actuator_rate_scale,
-        *r.coefficient_scales.values(), d.action_delay_s, d.observation_delay_s, d.sensors.noise_scale,
-        *d.sensors.offsets.values(),
+        *r.coefficient_scales.values(), *r.command_offset.values(), d.action_delay_s,
+        d.observation_delay_s, d.sensors.noise_scale, *d.sensors.offsets.values(),
     ):  # fmt: skip
         assert low == high
     assert d.wind_mps[0] < d.wind_mps[1]
@@ -109,11 +109,16 @@ def test_everything_that_belongs_to_the_aircraft_is_one_value(seed, aircraft):
     assert -0.03 * mass < r.mass_offset_kg[0] < 0.21 * mass
 
 
-def test_inertia_rigging_and_turbulence_stay_as_documented():
-    assert not {"inertia", "command", "elevator_offset", "turbulence"} & {
-        word for key in changed(hidden_aircraft(3, BASE)) for word in key.replace(".", "_").split("_")
+def test_inertia_and_turbulence_stay_as_documented():
+    base = EnvironmentSettings.model_validate(
+        {"disturbances": {"turbulence_w20_mps": [3, 4]}, "randomization": {"inertia_scale": [0.9, 1.1]}}
+    )
+    hidden = hidden_aircraft(3, base)
+    assert hidden.randomization.inertia_scale == (0.9, 1.1)
+    assert hidden.disturbances.turbulence_w20_mps == (3.0, 4.0)
+    assert not {"inertia_scale", "turbulence_w20_mps", "elevator_offset", "command_scale", "command_swap"} & {
+        key.split(".")[1] for key in changed(hidden, base)
     }
-    assert hidden_aircraft(3, BASE).randomization.inertia_scale == (1.0, 1.0)
 
 
 def test_every_hidden_aircraft_can_hold_level_flight():

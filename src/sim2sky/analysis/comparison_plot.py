@@ -6,7 +6,7 @@ matplotlib is imported when a plot is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Bar", "comparison_figure", "comparison_png", "plot_bars"]
+    from sim2sky.analysis.comparison import MetricComparison
+    from sim2sky.analysis.gap_analysis import PerformanceMetrics
+
+__all__ = ["Bar", "bars_of", "comparison_figure", "comparison_png", "plot_bars"]
 
 WIDTH = 0.35
 DPI = 150
@@ -48,6 +51,26 @@ class Bar:
         if self.sim == 0.0:
             return "simulation is 0"
         return ""
+
+
+def bars_of(sim: PerformanceMetrics, real: PerformanceMetrics, compared: Iterable[MetricComparison] = ()) -> list[Bar]:
+    """The specification's four metrics in its order, with the intervals of those that were compared."""
+    found = {c.metric.name: c for c in compared}
+    values = {
+        "success": ("Success Rate", sim.success_rate, real.success_rate),
+        "tracking_error": ("Tracking Error", sim.mean_tracking_error, real.mean_tracking_error),
+        "control_effort": ("Control Effort", sim.mean_control_effort, real.mean_control_effort),
+        "episode_length": ("Episode Length", sim.episode_length, real.episode_length),
+    }
+    bars: list[Bar] = []
+    for name, (label, a, b) in values.items():
+        if (c := found.get(name)) is None:
+            bars.append(Bar(label, a, b))
+        elif c.is_difference:
+            bars.append(Bar(label, a, b, a + c.low, a + c.high))
+        else:
+            bars.append(Bar(label, a, b, a * c.low, a * c.high))
+    return bars
 
 
 def comparison_figure(bars: Sequence[Bar]) -> Figure:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sim2sky.analysis.comparison import GapVerdict, MetricComparison, compare_metric, flights_needed, judge
-from sim2sky.analysis.comparison_plot import Bar, plot_bars
+from sim2sky.analysis.comparison_plot import bars_of, plot_bars
 from sim2sky.analysis.diagnosis import ACCEPTABLE, by_evidence, by_points
 from sim2sky.analysis.events import EventSearch, find_events
 from sim2sky.analysis.flight_metrics import (
@@ -140,22 +140,8 @@ class SimToRealGapAnalyzer:
         """
         if self.sim_metrics is None or self.real_metrics is None:
             raise NotLoadedError
-        sim, real = self.sim_metrics, self.real_metrics
-        intervals = {c.metric.name: c for c in self.analyse().metrics} if self._sim and self._real else {}
-        bars: list[Bar] = []
-        for name, label, a, b in (
-            ("success", "Success Rate", sim.success_rate, real.success_rate),
-            ("tracking_error", "Tracking Error", sim.mean_tracking_error, real.mean_tracking_error),
-            ("control_effort", "Control Effort", sim.mean_control_effort, real.mean_control_effort),
-            ("episode_length", "Episode Length", sim.episode_length, real.episode_length),
-        ):
-            c = intervals.get(name)
-            if c is None or not math.isfinite(c.estimate):
-                bars.append(Bar(label, a, b))
-            elif c.is_difference:
-                bars.append(Bar(label, a, b, a + c.low, a + c.high))
-            else:
-                bars.append(Bar(label, a, b, a * c.low, a * c.high))
+        compared = self.analyse().metrics if self._sim and self._real else ()
+        bars = bars_of(self.sim_metrics, self.real_metrics, compared)
         plot_bars(bars, None if save_path is None else Path(save_path))
 
     def analyse(self) -> GapAnalysis:

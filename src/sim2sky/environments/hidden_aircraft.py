@@ -55,8 +55,8 @@ def nominal_aircraft(base: EnvironmentSettings) -> EnvironmentSettings:
 def hidden_aircraft(seed: int, base: EnvironmentSettings) -> EnvironmentSettings:
     """The virtual aircraft of a seed.
 
-    Mass, CG, every aerodynamic coefficient, thrust, actuators, delays, noise, biases and the wind of its site differ
-    from the data sheet; inertia, the control surfaces' rigging and turbulence stay as in `base`.
+    Mass, CG, every aerodynamic coefficient, thrust, actuators, the control surfaces' rigging, delays, noise, biases and
+    the wind of its site differ from the data sheet; inertia and turbulence stay as in `base`.
 
     Args:
         seed: 0 or above.
@@ -80,6 +80,7 @@ def hidden_aircraft(seed: int, base: EnvironmentSettings) -> EnvironmentSettings
         "actuator_bandwidth_scale": _fixed(uniform(0.45, 1.0)),
         "actuator_rate_scale": _fixed(uniform(0.45, 1.0)),
         "coefficient_scales": {name: _fixed(spread(0.2 if name in _CONTROL else 0.13)) for name in COEFFICIENTS},
+        "command_offset": {name: _fixed(0.03 * spread(1.0, mean=0.0)) for name in _SURFACES},  # under a degree each
     }
     randomization["coefficient_scales"]["CD0"] = _fixed(spread(0.15, mean=1.2))  # antennas, gaps, a worn skin
     calm = uniform(0.0, 4.0)

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 Floats = NDArray[np.float64]
 ROW_PX = 44
 PANEL_PX = 118
+OCTAVES = [m * 10.0**e for e in range(-3, 4) for m in (1, 2, 5)]
 TEXT = {"size": 12, "color": "--ink"}
 
 
@@ -80,21 +81,26 @@ def interval_plot(
     zero: float = 0.0,
     mark_name: str = "threshold",
     unit: str = "",
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Figure:
-    """A point and its interval per row (forest plot), the first row on top; a `band` is shaded, `zero` a line."""
+    """A point and its interval per row (forest plot), the first row on top; a `band` is shaded, `zero` a line.
+
+    Intervals end at `limits` at the latest; a point beyond is an arrow there.
+    """
     labels = [row.label for row in rows]
     data: list[Json] = []
     for row in rows:
         if not math.isfinite(row.value):
             continue
-        bounded = math.isfinite(row.low) and math.isfinite(row.high)
+        value, low, high = (min(max(v, limits[0]), limits[1]) for v in (row.value, row.low, row.high))
+        bounded = math.isfinite(low) and math.isfinite(high)
         point: Json = {
-            "type": "scatter", "mode": "markers", "x": [row.value], "y": [row.label], "showlegend": False,
-            "marker": {"color": row.color, "size": 11, "symbol": "square" if bounded else "square-open"},
+            "type": "scatter", "mode": "markers", "x": [value], "y": [row.label], "showlegend": False,
+            "marker": {"color": row.color, "size": 11, "symbol": _symbol(row.value, limits, bounded=bounded)},
             "hovertemplate": "%{y}: %{x:.3g}" + unit + "<extra></extra>",
         }  # fmt: skip
         if bounded:
-            plus, minus = max(row.high - row.value, 0.0), max(row.value - row.low, 0.0)
+            plus, minus = max(high - value, 0.0), max(value - low, 0.0)
             point["error_x"] = {
                 "type": "data", "symmetric": False, "array": [plus], "arrayminus": [minus],
                 "color": row.color, "thickness": 3, "width": 7,
@@ -226,9 +232,7 @@ def panels(
         high = 1.0 - i * (panel_px + gap) / inner
         low = max(high - panel_px / inner, 0.0)
         key = "" if i == 0 else str(i + 1)
-        layout[f"yaxis{key}"] = _axis(
-            domain=[low, high], **({"type": "log", "exponentformat": "power"} if panel.log else {"nticks": 5})
-        )
+        layout[f"yaxis{key}"] = _axis(domain=[low, high], **(_decades(panel) if panel.log else {"nticks": 5}))
         layout["annotations"].append(_title(panel.title, high))
         for line in panel.lines:
             x, y = envelope(line.x, line.y)
@@ -240,7 +244,11 @@ def panels(
             })  # fmt: skip
             legend[line.name] = (line.name, line.color, line.dash)
     last = f"y{len(items)}" if len(items) > 1 else "y"
-    layout["xaxis"] = _axis(title=x_title, anchor=last, **({"type": "log"} if log_x else {}))
+    layout["xaxis"] = _axis(
+        title=x_title,
+        anchor=last,
+        **({"type": "log", "tickvals": OCTAVES, "ticktext": [f"{f:g}" for f in OCTAVES]} if log_x else {}),
+    )
     layout["hovermode"] = "x unified"
     marks = marks or Marks()
     layout["shapes"] = [
@@ -253,11 +261,24 @@ def panels(
         for m in marks.moments
     ]  # fmt: skip
     layout["annotations"] += [
-        {"xref": "x", "yref": "paper", "x": m.time_s, "y": 0, "text": m.label, "showarrow": False, "yanchor": "bottom",
-         "xanchor": "left", "xshift": 2, "font": {"size": 11, "color": m.color}}
+        {"xref": "x", "yref": "paper", "x": m.time_s, "y": 1, "text": m.label, "showarrow": False, "yanchor": "bottom",
+         "xanchor": "center", "font": {"size": 12, "color": m.color}}
         for m in marks.moments
     ]  # fmt: skip
     return Figure(name, data, layout, alt, caption, tuple(legend.values()))
+
+
+def _decades(panel: Panel) -> Json:
+    """A logarithmic axis with a tick per decade, or more where it spans hardly one."""
+    values = np.concatenate([line.y for line in panel.lines])
+    values = values[values > 0.0]
+    wide = values.size > 0 and math.log10(values.max() / values.min()) > 1.3
+    return {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
+
+
+def _symbol(value: float, limits: tuple[float, float], *, bounded: bool) -> str:
+    shape = "triangle-left" if value < limits[0] else "triangle-right" if value > limits[1] else "square"
+    return shape if bounded else f"{shape}-open"
 
 
 def _finite(value: float) -> float | None:
