@@ -221,7 +221,7 @@ def worse(r: dict[str, Any]) -> bool:
 def summary(results: list[dict[str, Any]]) -> list[str]:
     """The table and the figures, with exact bounds."""
     lines = [
-        "aircraft          sim      virtual  ratio |          sim      virtual  ratio to first | truth, paired | outcome"
+        "aircraft          sim      virtual  ratio |          sim      virtual  ratio to first | paired truth | outcome"
     ]
 
     def cell(success: float, error: float) -> str:

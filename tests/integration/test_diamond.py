@@ -24,6 +24,7 @@ def diamond():
     return module
 
 
+@pytest.mark.slow
 def test_one_turn_and_its_resumption(diamond, tmp_path, monkeypatch):
     monkeypatch.setattr(diamond, "FLIGHTS", 2)
     size = ["--timesteps", "4096", "--pairs", "4", "--fresh", "4", "--seed", "909", "--patch", "truth"]
