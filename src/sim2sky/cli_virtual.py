@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -31,6 +31,7 @@ app = cyclopts.App(
 Config = Annotated[Path | None, Parameter(help="validation YAML; the shipped one by default")]
 Overwrite = Annotated[bool, Parameter(negative=(), help="replace an existing log")]
 Seed = Annotated[int, Parameter(help="of the aircraft: the same seed is the same aircraft")]
+Aircraft = Annotated[Literal["ultrastick25e", "aerosonde"], Parameter(help="which airframe it was built as")]
 Log = Annotated[Path, Parameter(help="flight log to write (HDF5)")]
 
 
@@ -126,6 +127,65 @@ def fly(
                 raise
     print(f"virtual aircraft {seed}: {installed.bundle.agent} from {installed.name}, {base.aircraft}, {base.task.name}")
     print(_summary(result.outcomes, "virtual", log))
+    return EXIT_PASS
+
+
+@app.command
+def serve(
+    link: str,
+    /,
+    *,
+    seed: Seed,
+    kind: Annotated[Literal["ardupilot", "px4"], Parameter(help="which autopilot it sits behind")] = "ardupilot",
+    aircraft: Aircraft = "ultrastick25e",
+    config: Config = None,
+) -> int:
+    """Fly the virtual aircraft of a seed in real time behind a virtual autopilot, for sim2sky fly; ends with Ctrl-C.
+
+    Parameters
+    ----------
+    link
+        udpin:HOST:PORT, tcpin:HOST:PORT or serial:DEVICE:BAUD.
+    """
+    from sim2sky.cli_commands import extras
+
+    base = _validation(config).environment.model_copy(update={"aircraft": aircraft})
+    with extras():
+        from sim2sky.environments.hidden_aircraft import nominal_aircraft
+        from sim2sky.hil import virtual_aircraft
+        from sim2sky.runtime.autopilots import ARDUPILOT, PX4
+
+        try:
+            virtual_aircraft.serve(
+                link,
+                seed,
+                nominal_aircraft(base),
+                kind=PX4 if kind == "px4" else ARDUPILOT,
+                say=lambda text: print(text, flush=True),
+            )
+        except KeyboardInterrupt:
+            return EXIT_PASS
+
+
+@app.command
+def show(*, seed: Seed, aircraft: Aircraft = "ultrastick25e", config: Config = None) -> int:
+    """Print what the virtual aircraft of a seed hides, as a patch; for tests of what gap analysis has found.
+
+    What no real aircraft would tell. Inertia, and turbulence, are as in the configuration.
+    """
+    from sim2sky.cli_commands import extras
+    from sim2sky.config.loader import dump_yaml
+    from sim2sky.config.randomization import RandomizationPatch
+
+    base = _validation(config).environment.model_copy(update={"aircraft": aircraft})
+    with extras():
+        from sim2sky.environments.hidden_aircraft import hidden_aircraft, nominal_aircraft
+
+        nominal = nominal_aircraft(base)
+        patch = RandomizationPatch.between(
+            nominal, hidden_aircraft(seed, nominal), written_by=f"virtual aircraft {seed}"
+        )
+    print(dump_yaml(patch.model_copy(update={"replaced": None})), end="")
     return EXIT_PASS
 
 

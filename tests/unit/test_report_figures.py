@@ -100,6 +100,14 @@ def test_without_an_interval_the_point_is_hollow_and_without_a_value_there_is_no
     assert forest().layout["yaxis"]["categoryarray"][0] == "episode length", "but its row is there"
 
 
+def test_what_lies_beyond_the_limits_is_an_arrow_at_them():
+    rows = [Interval("a", 900.0, 700.0, 1200.0), Interval("b", 10.0, -5.0, 1200.0), Interval("c", -200.0, -300.0, 0.0)]
+    points = interval_plot("x", rows, x_title="x", alt="x", limits=(-100.0, 500.0)).data
+    assert [p["marker"]["symbol"] for p in points] == ["triangle-right", "square", "triangle-left"]
+    assert [p["x"] for p in points] == [[500.0], [10.0], [-100.0]]
+    assert points[1]["error_x"]["array"] == [490.0], "an interval ends at the limit"
+
+
 def test_the_band_lies_below_and_thresholds_are_in_their_rows():
     figure = forest()
     assert (figure.layout["shapes"][0]["x0"], figure.layout["shapes"][0]["x1"]) == (-20.0, 20.0)

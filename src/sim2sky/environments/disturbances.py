@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from sim2sky.config import EnvironmentSettings
-from sim2sky.config.environment import COEFFICIENTS, SENSORS
+from sim2sky.config.environment import COEFFICIENTS, SENSORS, SensorSettings
 from sim2sky.environments.airframes import Airframe
 from sim2sky.environments.jsbsim_plant import SURFACES, Air, InitialState, PlantParameters
 from sim2sky.runtime.state import Sample, Setpoint
 
-__all__ = ["Scenario", "SensorModel", "draw_scenario"]
+__all__ = ["Scenario", "SensorModel", "draw_scenario", "sensor_sigma"]
 
 LONGEST_APPROACH_S = 24.0  # longer episodes leave any small fence anyhow
 _SENSOR_COLUMNS = len(SENSORS)
@@ -51,6 +51,12 @@ class Scenario:
         for name in ("coefficient_scale", "command_scale", "command_offset"):
             data["parameters"][name] = dict(getattr(self.parameters, name))
         return data
+
+
+def sensor_sigma(s: SensorSettings) -> tuple[float, ...]:
+    """Standard deviations of white noise, one per sensor column."""
+    rates = (s.rate_radps,) * 3
+    return (s.attitude_rad, s.attitude_rad, s.heading_rad, *rates, s.airspeed_mps, s.altitude_m, s.climb_rate_mps)
 
 
 def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int | np.random.SeedSequence) -> Scenario:
@@ -97,8 +103,7 @@ def draw_scenario(settings: EnvironmentSettings, airframe: Airframe, seed: int |
         elevator_offset=uniform(r.elevator_offset),
     )
     s = d.sensors
-    base = np.array([s.attitude_rad] * 2 + [s.heading_rad] + [s.rate_radps] * 3)
-    base = np.concatenate([base, [s.airspeed_mps, s.altitude_m, s.climb_rate_mps]])
+    base = np.array(sensor_sigma(s))
     sigma = base * uniform(s.noise_scale)
     bias = base * rng.uniform(-1.0, 1.0, _SENSOR_COLUMNS)
     turbulence = uniform(d.turbulence_w20_mps)

@@ -12,20 +12,27 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.config.environment import EnvironmentSettings
 from sim2sky.deployment.targets import fetch_bundle, open_target
+from sim2sky.environments.airframes import airframe
+from sim2sky.environments.disturbances import draw_scenario
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.environments.hidden_aircraft import hidden_aircraft
 from sim2sky.errors import LinkError
 from sim2sky.hil.hil_test import HilResult, run_hil
+from sim2sky.hil.virtual_autopilot import PHYSICS_HZ, SYSTEM, VirtualAutopilot
+from sim2sky.runtime.autopilots import ARDUPILOT, AutopilotKind
 from sim2sky.runtime.boot import module_command
+from sim2sky.runtime.clock import Clock, RealClock
+from sim2sky.runtime.link import mavlink, open_link
 from sim2sky.telemetry.log_files import require_place
 
-__all__ = ["InstalledAgent", "flight_seeds", "fly_virtual_aircraft", "installed_agent"]
+__all__ = ["InstalledAgent", "flight_seeds", "fly_virtual_aircraft", "installed_agent", "serve"]
 
 START_S = 120.0
 """How long an agent may take to start: slow processors load onnxruntime slowly; one that died is noticed at once."""
@@ -125,3 +132,37 @@ def fly_virtual_aircraft(
     if result.agent_log is None:
         raise LinkError(f"the flights are over, but no log of them came to {log}", hint="is there room on the target?")
     return result
+
+
+def serve(
+    address: str,
+    seed: int,
+    base: EnvironmentSettings,
+    *,
+    kind: AutopilotKind = ARDUPILOT,
+    say: Callable[[str], None],
+    clock: Clock | None = None,
+) -> NoReturn:
+    """Fly the virtual aircraft of a seed in real time behind an autopilot, until interrupted.
+
+    Its heartbeat carries the HIL flag, so that no log of it can be labelled real. Weather as in its first flight.
+
+    Args:
+        address: link to the companion computer: `udpin:HOST:PORT`, `tcpin:HOST:PORT` or `serial:DEVICE:BAUD`.
+        seed: of the aircraft.
+        base: which aircraft, and the air that is not hidden.
+        kind: which autopilot it plays.
+        say: told where it can be reached.
+        clock: for tests.
+
+    Raises:
+        ConfigError: a negative seed, or no address.
+        LinkError: the link cannot be opened, or broke.
+    """
+    hidden = hidden_aircraft(seed, base.model_copy(update={"physics_hz": PHYSICS_HZ}))
+    scenario = draw_scenario(hidden, airframe(base.aircraft), flight_seeds(seed, 1)[0])
+    with open_link(address, system=SYSTEM, component=mavlink.MAV_COMP_ID_AUTOPILOT1) as link:
+        autopilot = VirtualAutopilot(link, clock or RealClock(), kind=kind, aircraft=base.aircraft, scenario=scenario)
+        say(f"virtual aircraft {seed} ({base.aircraft}) behind a virtual {kind.name} on {link.address}")
+        while True:
+            autopilot.step(0.004)

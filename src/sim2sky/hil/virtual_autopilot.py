@@ -17,6 +17,7 @@ from typing import Any
 
 from sim2sky.config.environment import SensorSettings
 from sim2sky.environments.airframes import airframe
+from sim2sky.environments.disturbances import Scenario, sensor_sigma
 from sim2sky.environments.jsbsim_plant import Air, InitialState, JsbsimPlant, PlantParameters
 from sim2sky.errors import Sim2SkyError
 from sim2sky.hil import virtual_telemetry
@@ -34,6 +35,7 @@ PHYSICS_HZ = 120.0
 CONTROL_HZ = 60.0
 MAX_CATCH_UP_S = 0.5  # a machine that stood still for longer has lost real time anyhow
 SYSTEM = 1
+_SIGMA = sensor_sigma(SensorSettings())
 PARAMETERS: dict[str, dict[str, float]] = {
     "ArduPilot": {
         "SYSID_MYGCS": 1.0, "RC_OVERRIDE_TIME": 0.5, "RC_OPTIONS": 32.0,
@@ -59,6 +61,8 @@ class VirtualAutopilot:
         air: wind and turbulence.
         noise: of the state estimate, in shares of `SensorSettings`.
         seed: of noise and turbulence.
+        scenario: instead of the last three, and another aircraft than the data sheet's: parameters, delays (in steps of
+            `PHYSICS_HZ`), air and sensors.
 
     Attributes:
         parameters: may be changed before a companion connects.
@@ -78,6 +82,7 @@ class VirtualAutopilot:
         air: Air | None = None,
         noise: float = 0.0,
         seed: int = 0,
+        scenario: Scenario | None = None,
     ) -> None:
         self._link = link
         self._clock = clock
@@ -90,14 +95,23 @@ class VirtualAutopilot:
         self.moving = True
         self.armed = True
         self.received: deque[Any] = deque(maxlen=2000)
-        self._noise, self._rng = noise, random.Random(seed)  # noqa: S311 - sensor noise
+        parameters, air = PlantParameters(), air or Air()
+        self._sigma, self._bias = [noise * value for value in _SIGMA], (0.0,) * len(_SIGMA)
+        action_delay = observation_delay = 0
+        if scenario is not None:
+            parameters, air, seed = scenario.parameters, scenario.air, scenario.turbulence_seed
+            self._sigma, self._bias = list(scenario.sensor_sigma), scenario.sensor_bias
+            action_delay, observation_delay = scenario.action_delay_substeps, scenario.observation_delay_substeps
+        self._rng = random.Random(seed)  # noqa: S311 - sensor noise
         self._plant = JsbsimPlant(self.airframe, PHYSICS_HZ)
         a = self.airframe
         alpha = a.trim_alpha_rad
         initial = InitialState(150.0, a.cruise_airspeed_mps, pitch_rad=alpha, alpha_rad=alpha)
-        self._plant.reset(initial, PlantParameters(), air or Air(), a.trim, seed)
+        self._plant.reset(initial, parameters, air, a.trim, seed)
         self._law = Autopilot(a.gains, 1.0 / CONTROL_HZ)
         self.command = a.trim
+        self._commands = deque([a.trim] * (action_delay + 1), maxlen=action_delay + 1)
+        self._seen = deque([self.truth()], maxlen=observation_delay + 1)
         self._sticks: tuple[int, Sequence[int]] | None = None  # when, and eight overridden pulse widths
         self._manual_control: tuple[int, Command] | None = None
         self._steps = 0
@@ -146,8 +160,11 @@ class VirtualAutopilot:
             command = self._control(now)
             if self.moving:
                 self.command = command
-            self._plant.command(self.command)
-            self._plant.run(per_control)
+            for _ in range(per_control):
+                self._commands.append(self.command)
+                self._plant.command(self._commands[0])
+                self._plant.run(1)
+                self._seen.append(self.truth())
             self._steps += per_control
 
     def _control(self, now: int) -> Command:
@@ -268,21 +285,15 @@ class VirtualAutopilot:
         return View(self._estimate(), boot_ms, self.command, self.sticks_us(now), self.battery_v)
 
     def _estimate(self) -> Sample:
-        """The true state with white noise."""
-        s = self.truth()
-        if self._noise == 0.0:
-            return s
-        sensors, noise = SensorSettings(), self._noise
-
-        def gauss(sigma: float) -> float:
-            return self._rng.gauss(0.0, sigma * noise)
-
+        """What its sensors say: late, biased, with white noise."""
+        s, gauss = self._seen[0], self._rng.gauss
+        roll, pitch, yaw, p, q, r, airspeed, altitude, climb_rate = (
+            bias + gauss(0.0, sigma) for bias, sigma in zip(self._bias, self._sigma, strict=True)
+        )
         return Sample(
-            s.time_ns, s.roll_rad + gauss(sensors.attitude_rad), s.pitch_rad + gauss(sensors.attitude_rad),
-            s.yaw_rad + gauss(sensors.heading_rad), s.p_radps + gauss(sensors.rate_radps),
-            s.q_radps + gauss(sensors.rate_radps), s.r_radps + gauss(sensors.rate_radps),
-            max(s.airspeed_mps + gauss(sensors.airspeed_mps), 0.0), s.altitude_m + gauss(sensors.altitude_m),
-            s.climb_rate_mps + gauss(sensors.climb_rate_mps), s.north_m, s.east_m, s.north_mps, s.east_mps,
+            s.time_ns, s.roll_rad + roll, s.pitch_rad + pitch, s.yaw_rad + yaw, s.p_radps + p, s.q_radps + q,
+            s.r_radps + r, max(s.airspeed_mps + airspeed, 0.0), s.altitude_m + altitude,
+            s.climb_rate_mps + climb_rate, s.north_m, s.east_m, s.north_mps, s.east_mps,
         )  # fmt: skip
 
     def _send_due(self, now: int) -> None:

@@ -85,7 +85,7 @@ def interval_plot(
 ) -> Figure:
     """A point and its interval per row (forest plot), the first row on top; a `band` is shaded, `zero` a line.
 
-    What lies beyond `limits` is drawn at them.
+    Intervals end at `limits` at the latest; a point beyond is an arrow there.
     """
     labels = [row.label for row in rows]
     data: list[Json] = []
@@ -96,7 +96,7 @@ def interval_plot(
         bounded = math.isfinite(low) and math.isfinite(high)
         point: Json = {
             "type": "scatter", "mode": "markers", "x": [value], "y": [row.label], "showlegend": False,
-            "marker": {"color": row.color, "size": 11, "symbol": "square" if bounded else "square-open"},
+            "marker": {"color": row.color, "size": 11, "symbol": _symbol(row.value, limits, bounded=bounded)},
             "hovertemplate": "%{y}: %{x:.3g}" + unit + "<extra></extra>",
         }  # fmt: skip
         if bounded:
@@ -261,8 +261,8 @@ def panels(
         for m in marks.moments
     ]  # fmt: skip
     layout["annotations"] += [
-        {"xref": "x", "yref": "paper", "x": m.time_s, "y": 0, "text": m.label, "showarrow": False, "yanchor": "bottom",
-         "xanchor": "left", "xshift": 2, "font": {"size": 11, "color": m.color}}
+        {"xref": "x", "yref": "paper", "x": m.time_s, "y": 1, "text": m.label, "showarrow": False, "yanchor": "bottom",
+         "xanchor": "center", "font": {"size": 12, "color": m.color}}
         for m in marks.moments
     ]  # fmt: skip
     return Figure(name, data, layout, alt, caption, tuple(legend.values()))
@@ -274,6 +274,11 @@ def _decades(panel: Panel) -> Json:
     values = values[values > 0.0]
     wide = values.size > 0 and math.log10(values.max() / values.min()) > 1.3
     return {"type": "log", "exponentformat": "power", "dtick": 1 if wide else "D2"}
+
+
+def _symbol(value: float, limits: tuple[float, float], *, bounded: bool) -> str:
+    shape = "triangle-left" if value < limits[0] else "triangle-right" if value > limits[1] else "square"
+    return shape if bounded else f"{shape}-open"
 
 
 def _finite(value: float) -> float | None:

@@ -101,7 +101,7 @@ def history_section(a: GapAnalysis, sim: Arm, real: Arm) -> Section:
         "flights",
         "Time histories",
         "What was measured, with the setpoint dashed. Median and worst are by the tracking error. Shaded: the guard, "
-        "not the policy, was in command. Dotted line: an event, by its number below." + drawn,
+        "not the policy, was in command. Dotted line: an event, listed below." + drawn,
         [Grid(figures)] if figures else [Text("No flight with anything to draw.", "unsure")],
     )
 
@@ -138,7 +138,7 @@ def _history(name: str, a: GapAnalysis, arm: Arm, flight: FlightData, what: str)
         items.append(Panel("commands [of full travel]", commands))
     numbered = [(i, e) for i, e in enumerate(a.events, 1) if not arm.simulated and e.flight == flight.name]
     marks = Marks(
-        [Moment(e.time_s, str(i)) for i, e in numbered],
+        [Moment(e.time_s, f"event {i}") for i, e in numbered],
         [] if flight.guard is None else [*_guarded(t, flight.guard != Mode.POLICY)],
     )
     said = "; ".join(f"event {i} at {number(e.time_s)} s" for i, e in numbered)
@@ -222,9 +222,9 @@ def spectrum_section(sim: Arm, real: Arm) -> Section:
     return Section(
         "spectra",
         "Spectra",
-        "Power over frequency, averaged over all flights (Welch, windows of 12.8 s). More power in flight at high "
+        "Power over frequency, averaged over all flights (Welch, windows of 6.4 s). More power in flight at high "
         "frequencies: noise, turbulence or a loop close to oscillating; less: a slower actuator or a filter.",
-        [Grid(figures)] if figures else [Text("No unbroken stretch is long enough for a spectrum (12.8 s).", "unsure")],
+        [Grid(figures)] if figures else [Text("No unbroken stretch is long enough for a spectrum (6.4 s).", "unsure")],
     )
 
 

@@ -66,7 +66,7 @@ def input_section(inputs: Sequence[InputFile], command: str) -> Section:
     made = [["command", command or "not said"], ["system", system], ["versions", _versions()]]
     return Section(
         "inputs",
-        "What this was made of",
+        "Inputs",
         "The same files and versions give the same report.",
         [
             Table("Input files", ["file", "source", "flights", "size", "sha256"], rows, numeric=(2, 3), code=(4,)),

@@ -16,7 +16,8 @@ __all__ = ["bar_section", "decision_section", "facts", "interval_section", "prob
 
 THRESHOLDS = {"success": -15.0, "tracking_error": 50.0, "control_effort": 30.0, "episode_length": -30.0}
 """The specification's, as changes in percent (success: percentage points)."""
-AXIS = (-100.0, 200.0)
+NARROWEST, WIDEST = 60.0, 500.0
+"""Of the axis above 0, in percent."""
 TONES: dict[str, Tone] = {
     "gap": "bad", "no gap": "good", "undecided": "unsure", "not enough flights": "unsure", "missing": "unsure",
 }  # fmt: skip
@@ -105,18 +106,21 @@ def interval_section(a: GapAnalysis) -> Section:
     found = [text for text in a.recommendations if _is_finding(text)]
     blocks: list[Block] = [Text(text, "good" if text.startswith("✓") else "bad") for text in found]
     if rows:
-        clipped = any(r.low < AXIS[0] or r.high > AXIS[1] for r in rows)
+        limit = min(max(NARROWEST, *(1.3 * r.value for r in rows)), WIDEST)
+        clipped = any(r.high > limit for r in rows)
         figure = interval_plot(
             "intervals",
             rows,
             x_title="change [%; success: points]",
             alt="; ".join(f"{c.metric.label}: {change(c)}, interval {interval(c)}" for c in a.metrics),
             caption=f"Square: estimate. Line: {level} interval. Shaded: within ±{MARGIN:.0%} of simulation."
-            + (" An interval that ends at the edge goes on beyond it; the table has its ends." if clipped else ""),
+            + (
+                " What ends in an arrow or at the edge goes on beyond it; the table has the numbers." if clipped else ""
+            ),
             band=(-100.0 * MARGIN, 100.0 * MARGIN),
             mark_name="the specification's threshold",
             unit=" %",
-            limits=AXIS,
+            limits=(-100.0, limit),
         )
         blocks.append(Plot(figure))
     blocks.append(_table(f"What decides ({level} intervals, one value per flight)", a, primary=True))

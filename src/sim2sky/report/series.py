@@ -61,7 +61,7 @@ def runs(flag: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def spectrum(series: Iterable[Floats], rate_hz: float, seconds: float = 12.8) -> tuple[Floats, Floats]:
+def spectrum(series: Iterable[Floats], rate_hz: float, seconds: float = 6.4) -> tuple[Floats, Floats]:
     """Power spectral density, averaged over all unbroken stretches (Welch 1967; Hann window, half overlapping).
 
     Args:
@@ -70,7 +70,8 @@ def spectrum(series: Iterable[Floats], rate_hz: float, seconds: float = 12.8) ->
         seconds: length of the window.
 
     Returns:
-        Frequencies in Hz without 0, and density in unit^2/Hz; both empty where no stretch is long enough.
+        Frequencies in Hz without 0 and half the rate (where a bin is only half a one), and density in unit^2/Hz; both
+        empty where no stretch is long enough.
     """
     from scipy.signal import welch
 
@@ -85,4 +86,4 @@ def spectrum(series: Iterable[Floats], rate_hz: float, seconds: float = 12.8) ->
                 weight += end - start
     if not weight:
         return np.empty(0), np.empty(0)
-    return frequencies[1:], (total / weight)[1:]
+    return frequencies[1:-1], (total / weight)[1:-1]

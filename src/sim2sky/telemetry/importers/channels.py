@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2sky.runtime.frames import Geodetic
 from sim2sky.telemetry.importers.topics import FloatArray, Topic, running_median
 
-__all__ = ["ANGLES", "UNITS_OF", "Channel", "Method", "Recording", "euler_angles"]
+__all__ = ["ANGLES", "UNITS_OF", "Channel", "Method", "Recording", "euler_angles", "north_east"]
 
 
 class Method(StrEnum):
@@ -167,6 +169,13 @@ def _method(name: str) -> Method:
     if name in _COMMANDS or name in _SETPOINTS:
         return Method.HOLD
     return Method.ANGLE if name in ANGLES else Method.LINEAR
+
+
+def north_east(home: Geodetic, latitude_deg: FloatArray, longitude_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Metres north and east of home, (n,) each."""
+    to_metres: Any = home.to_metres  # plain arithmetic: takes arrays as well
+    north, east = to_metres(latitude_deg * 1e7, longitude_deg * 1e7)
+    return north, east
 
 
 def euler_angles(

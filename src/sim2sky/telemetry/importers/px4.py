@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim2sky.runtime.frames import Geodetic
-from sim2sky.telemetry.importers.channels import Recording, euler_angles
+from sim2sky.telemetry.importers.channels import Recording, euler_angles, north_east
 from sim2sky.telemetry.importers.topics import FloatArray, ForeignLog, Topic
 
 __all__ = ["NAV_STATES", "px4_recording"]
@@ -150,9 +150,9 @@ def _geodetic(
     latitude, longitude, altitude = place
     known = (latitude != 0.0) | (longitude != 0.0)
     valid = known if valid is None else valid & known
-    north, east = home.geodetic.to_metres(latitude * 1e7, longitude * 1e7)  # type: ignore[arg-type] # (n,) as well
+    north, east = north_east(home.geodetic, latitude, longitude)
     for name, values in (("north", north), ("east", east), ("altitude", altitude - home.geodetic.altitude_m)):
-        out.add(name, topic, np.asarray(values, float), valid=valid, reason=reason)
+        out.add(name, topic, values, valid=valid, reason=reason)
 
 
 def _airspeed(log: ForeignLog, out: Recording) -> None:
@@ -240,9 +240,7 @@ def _guidance_setpoint(log: ForeignLog, out: Recording, home: _Home) -> None:
         for name in ("true_airspeed_sp", "airspeed_sp", "airspeedSp"):
             if name in tecs and "set_airspeed" not in out:
                 if not np.isfinite(ratio):
-                    out.notes.append(
-                        "the airspeed setpoint is a true airspeed: nothing measured turns it into a calibrated one"
-                    )
+                    out.notes.append("the airspeed setpoint is a true airspeed: nothing turns it into a calibrated one")
                     ratio = 1.0
                 out.add("set_airspeed", tecs, tecs[name] / ratio, origin=name)
     for name, source in (

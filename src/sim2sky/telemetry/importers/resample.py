@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim2sky.telemetry.importers.channels import Channel, Method
+from sim2sky.telemetry.importers.channels import ANGLES, Channel, Method
 from sim2sky.telemetry.importers.topics import FloatArray
 
 __all__ = ["DESCRIPTION", "GAP_PERIODS", "resample"]
@@ -52,7 +52,7 @@ def resample(channel: Channel, ticks_s: FloatArray) -> FloatArray:
     if channel.method is Method.HOLD:
         fresh = seen & (ticks_s - t[np.maximum(before, 0)] <= longest)
         result[fresh] = v[before[fresh]]
-        return result
+        return _wrapped(result) if channel.name in ANGLES else result
     angle = channel.method is Method.ANGLE
     values = np.unwrap(v) if angle else v
     after = np.minimum(before + 1, len(t) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EMPTY", "ForeignLog", "Topic", "ordered_times", "running_median"]
+__all__ = ["EMPTY", "ForeignLog", "Topic", "last_before", "ordered_times", "running_median"]
 
 FloatArray = NDArray[np.float64]
 EMPTY: FloatArray = np.empty(0)
 MAX_TIME_S = 1e10
-JUMP_S = 0.5
+REGULAR, EDGE, EDGE_S = 20, 3, 60.0
 OFTEN_S = 0.25
 
 
@@ -127,40 +128,61 @@ class ForeignLog:
 
 
 def running_median(x: FloatArray, width: int) -> FloatArray:
-    """(n,) median over `width` (odd) neighbours, fewer at the ends."""
+    """(n,) median over `width` (odd) neighbours; at the ends over those that are there."""
     half = width // 2
-    if len(x) == 0:
-        return x
-    padded = np.concatenate([np.full(half, np.nan), x, np.full(half, np.nan)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
-    result = np.empty(len(x))
-    inner = slice(half, len(x) - half)
-    if len(x) > 2 * half:
-        result[inner] = np.median(windows[inner], axis=1)
-    for i in [*range(min(half, len(x))), *range(max(len(x) - half, half), len(x))]:
-        seen = windows[i][~np.isnan(windows[i])]
-        result[i] = np.median(seen) if len(seen) else np.nan
-    return result
+    if len(x) <= width:
+        return np.full(len(x), np.median(x) if len(x) else np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(x, width)
+    middle = np.median(windows, axis=1)
+    return np.concatenate([np.full(half, middle[0]), middle, np.full(half, middle[-1])])
+
+
+def last_before(time_s: FloatArray, values: FloatArray, at_s: FloatArray) -> FloatArray:
+    """The last of (n,) values at or before each of (m,) times; 0 before the first."""
+    i = np.searchsorted(time_s, at_s + 1e-9, side="right") - 1
+    return np.where(i >= 0, values[np.maximum(i, 0)], 0.0)
 
 
 def ordered_times(time_s: FloatArray) -> NDArray[np.bool_]:
-    """(n,) which time stamps to believe: finite, not negative, in order, and not alone far ahead of their neighbours.
+    """(n,) which time stamps to believe: finite, not negative, and the largest set that is in order.
 
-    In an ordered sequence every element is the median of its neighbourhood; one that is not by more than half a
-    second (or five periods) is damaged. Of what is left, each must be later than all before it.
+    A damaged stamp that jumps ahead, or runs back, costs itself and not what follows it. One at an end of messages
+    that otherwise come regularly is not believed where it stands a minute and a hundred periods off.
     """
     keep = np.isfinite(time_s) & (time_s >= 0.0) & (time_s < MAX_TIME_S)
     index = np.flatnonzero(keep)
-    t = time_s[index]
-    if len(t) < 2:
-        return keep
-    if (len(t) > 2 and (np.diff(t) <= 0.0).any()) or (np.diff(t) > JUMP_S).any():
-        step = float(np.median(np.abs(np.diff(t))))
-        off = np.abs(t - running_median(t, 7)) > max(JUMP_S, 5.0 * step)
-        keep[index[off]] = False
-        index = index[~off]
-        t = t[~off]
-    if len(t) > 1:
-        latest = np.maximum.accumulate(t)
-        keep[index[1:][t[1:] <= latest[:-1]]] = False
-    return keep
+    if len(index) > 1 and (np.diff(time_s[index]) <= 0.0).any():
+        index = index[_longest_increasing(time_s[index])]
+    if len(index) >= REGULAR:
+        steps = np.diff(time_s[index])
+        period = float(np.median(steps))
+        far = steps > max(EDGE_S, 100.0 * period)
+        if np.quantile(steps, 0.9) < 3.0 * period:
+            first = 1 + int(np.flatnonzero(far[:EDGE])[-1]) if far[:EDGE].any() else 0
+            last = len(index) - EDGE + int(np.flatnonzero(far[-EDGE:])[0]) if far[-EDGE:].any() else len(index)
+            index = index[first:last]
+    result = np.zeros(len(time_s), bool)
+    result[index] = True
+    return result
+
+
+def _longest_increasing(x: FloatArray) -> NDArray[np.int64]:
+    """Indices of the longest strictly increasing subsequence (patience sorting, Fredman 1975)."""
+    tails: list[float] = []
+    ends: list[int] = []
+    before = np.full(len(x), -1, np.int64)
+    for i, value in enumerate(x.tolist()):
+        place = len(tails) if not tails or value > tails[-1] else bisect.bisect_left(tails, value)
+        if place:
+            before[i] = ends[place - 1]
+        if place == len(tails):
+            tails.append(value)
+            ends.append(i)
+        else:
+            tails[place], ends[place] = value, i
+    chain = np.empty(len(tails), np.int64)
+    i = ends[-1]
+    for k in range(len(tails) - 1, -1, -1):
+        chain[k] = i
+        i = int(before[i])
+    return chain
