@@ -89,14 +89,27 @@ def fisher_lower(k1: int, n1: int, k2: int, n2: int) -> float:
     five flights against 196 of 200 would be evidence in 7 % of the cases without a difference.
     """
     total, n = k1 + k2, n1 + n2
-    lowest, highest = max(total - n1, 0), min(k2, n2)
+    lowest, highest = max(total - n1, 0), min(total, n2)
 
     def log_choose(a: int, b: int) -> float:
         return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
 
-    all_ways = log_choose(n, total)
-    ways = (math.exp(log_choose(n2, k) + log_choose(n1, total - k) - all_ways) for k in range(lowest, highest + 1))
-    return min(math.fsum(ways), 1.0)
+    def tail(k: int, step: int) -> float:
+        """From k outwards, as far as the terms count; they fall away from the mode."""
+        term = math.exp(log_choose(n2, k) + log_choose(n1, total - k) - log_choose(n, total))
+        terms = [term]
+        while lowest <= k + step <= highest and term > 1e-18 * terms[0]:
+            if step < 0:
+                term *= k * (n1 - total + k) / ((n2 - k + 1) * (total - k + 1))
+            else:
+                term *= (n2 - k) * (total - k) / ((k + 1) * (n1 - total + k + 1))
+            k += step
+            terms.append(term)
+        return math.fsum(terms)
+
+    if k2 * n <= total * n2:
+        return min(tail(k2, -1), 1.0)
+    return 1.0 if k2 >= highest else max(1.0 - tail(k2 + 1, 1), 0.0)
 
 
 def _check(k: float, n: float) -> None:
