@@ -1,4 +1,4 @@
-"""Short forms of `benchmarks/log_import.py`: damaged files neither crash an import nor go unnamed, large ones import."""
+"""Short forms of `benchmarks/log_import.py`: damaged files neither crash an import nor go unnamed; large ones too."""
 
 from __future__ import annotations
 
