@@ -24,7 +24,7 @@ def flown(settings: EnvironmentSettings, seeds: range, *, source: str = "sim", *
     a = vehicle.airframe
     flights = []
     for seed in seeds:
-        autopilot = Autopilot(a.gains, settings.task.name, 1.0 / settings.rate_hz)
+        autopilot = Autopilot(a.gains, 1.0 / settings.rate_hz, settings.task.name)
         rng = np.random.default_rng([seed, 77])
         rows: list[list[float]] = []
 
