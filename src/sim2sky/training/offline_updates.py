@@ -81,7 +81,8 @@ def update_offline(
     if not (folder / "run.json").is_file():
         begin_run(run, folder)
         torch.set_num_threads(1)
-        env = make_env(run.model_copy(update={"n_envs": 1, "mixed_with": None}))
+        # A replay buffer takes one transition at a time; PPO's batches must divide what its environments collect.
+        env = make_env(run if run.algorithm == "PPO" else run.model_copy(update={"n_envs": 1}))
         try:
             model = make_model(run, env, None, start)
             before = {k: v.clone() for k, v in model.policy.state_dict().items()}
