@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.config import EnvironmentSettings
+from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.environments.tasks import make_contract
+from sim2sky.hil.fault_schedule import Fault
+from sim2sky.hil.faults import FaultyVehicle
 from sim2sky.telemetry.flight_log import EpisodeData, LogMetadata
 from sim2sky.telemetry.log_files import Header
 from sim2sky.telemetry.log_schema import COLUMNS
 from sim2sky.telemetry.log_writer import checked, fill_episode, fill_metadata
+from sim2sky.validation import simulate as simulate_module
+from sim2sky.validation.flight import FlightJob, Flyer
 
 ENVIRONMENT = EnvironmentSettings()
 CONTRACT = make_contract(ENVIRONMENT)
@@ -104,3 +111,23 @@ def spread(
         )
         for i in range(n)
     ]
+
+
+def fly_log(
+    path: Path, job: FlightJob, seeds: Sequence[int], faults: Mapping[int, Fault] | None = None, source: str = "virtual"
+) -> Path:
+    """A log of really simulated flights; by their number in the log some of them have a fault."""
+    script = {seeds[number]: fault for number, fault in (faults or {}).items()}
+
+    class FaultyFlyer(Flyer):
+        def __init__(self, job: FlightJob) -> None:
+            super().__init__(job)
+            self._vehicle = FaultyVehicle(job.environment)
+
+        def fly(self, seed: int, on_tick: Any = None) -> EpisodeOutcome:
+            self._vehicle.inject([script[seed]] if seed in script else [], Counter())  # type: ignore[attr-defined]
+            return super().fly(seed, on_tick)
+
+    with mock.patch.object(simulate_module, "Flyer", FaultyFlyer):
+        simulate_module.simulate(job, seeds, path, source=source, overwrite=True)  # type: ignore[arg-type]
+    return path

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["render", "run_gap"]
 
+SHOWN, SHOWN_P = 5, 0.05
+MUCH = 0.01
 _EXIT = {"RETRAIN": EXIT_FAIL, "DEPLOYED": EXIT_PASS, "FLY MORE": EXIT_INCONCLUSIVE}
 
 
@@ -36,9 +38,16 @@ def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path 
         analysis = analyzer.analyse()
         if report is not None:
             from sim2sky.report.gap_report import write_gap_report
+            from sim2sky.report.refused import or_refused
+            from sim2sky.report.replay_section import replays
 
             command = ["sim2sky", "gap", str(sim), str(real), "--report", str(report)]
-            write_gap_report(report, analysis, command=shlex.join(command if strict else [*command, "--no-strict"]))
+            write_gap_report(
+                report,
+                analysis,
+                replay=or_refused(lambda: replays(analysis)),
+                command=shlex.join(command if strict else [*command, "--no-strict"]),
+            )
             print(f"report: {report}", file=sys.stderr)
     if as_json:
         print_json(analysis.to_json())
@@ -52,7 +61,7 @@ def render(a: GapAnalysis) -> str:
     lines = [f"{a.verdict}: {a.real.title} against {a.sim.title}"]
     lines += [f"note: {warning}" for warning in a.warnings]
     level = f"{a.confidence:.0%} interval"
-    lines += ["", f"{'metric':30} {a.sim.source:>9} {a.real.source:>9}  {'real - or / sim':>15}  {level:>18}  says"]
+    lines += ["", f"{'metric':34} {a.sim.source:>9} {a.real.source:>9}  {'real - or / sim':>15}  {level:>18}  says"]
     lines += [_row(c) for c in a.metrics]
     if a.events:
         lines += ["", "events in flight (what follows them is not counted above):"]
@@ -60,19 +69,39 @@ def render(a: GapAnalysis) -> str:
         lines += [f"  with what follows them the verdict would be: {a.verdict_with_events}"]
     if a.event_note:
         lines += ["", a.event_note]
+    lines += _shift(a)
     lines += ["", *a.recommendations, "", f"rule: {a.rule}", a.decision]
     return "\n".join(lines)
 
 
 def _row(c: MetricComparison) -> str:
-    name = f"{c.metric.label}{'' if c.metric.unit == '1' else f', {c.metric.unit}'}"
+    unit = "" if c.metric.unit in ("1", "of full travel") else f", {c.metric.unit}"
+    name = f"{c.metric.label}{unit}"
     name = name if c.metric.primary else f"  {name}"
     if c.finding == "missing":
-        return f"{name:30} {c.sim:9.3g} {c.real:9.3g}  {c.reason}"
+        return f"{name:34} {c.sim:9.3g} {c.real:9.3g}  {c.reason}"
     sign = "+" if c.is_difference else ""
     high = "inf" if math.isinf(c.high) else f"{c.high:{sign}.2f}"
     interval = f"{c.low:{sign}.2f} to {high}"
-    says = c.finding if c.metric.primary else "worse" if c.evident else ""
-    if c.metric.primary and c.evident:
-        says += f" (worse, p {c.p_worse:.1g})"
-    return f"{name:30} {c.sim:9.3g} {c.real:9.3g}  {c.estimate:{sign}15.2f}  {interval:>18}  {says}"
+    says = c.finding if c.metric.primary else ""
+    if c.evident:
+        says = f"{says} (worse, p {c.p_worse:.1g})" if says else "worse"
+    return f"{name:34} {c.sim:9.3g} {c.real:9.3g}  {c.estimate:{sign}15.2f}  {interval:>18}  {says}"
+
+
+def _shift(a: GapAnalysis) -> list[str]:
+    """The signals that differ most, and the timing."""
+    if a.shift is None:
+        return []
+    told = [s for s in a.shift.signals if s.p_value <= SHOWN_P][:SHOWN]
+    lines = ["", "signals that differ most (distance in standard deviations of the simulated; p by permuting flights):"]
+    for s in told:
+        bands = ", ".join(f"{b.low_hz:g}-{b.high_hz:g} Hz x{b.ratio:.2g}" for b in s.bands)
+        extra = f"; at its limit {s.saturation_real:.1%} of the time" if s.saturation_real > MUCH else ""
+        lines.append(f"  {s.signal:16} {s.distance:5.2f}  p {s.p_value:<6.2g} power {bands}{extra}")
+    if not told:
+        lines = ["", "no signal differs evidently"]
+    for source, t in ((a.sim.source, a.shift.sim_timing), (a.real.source, a.shift.real_timing)):
+        delay = f", {t.delay_median_s * 1e3:.2g} ms from state to command" if math.isfinite(t.delay_median_s) else ""
+        lines.append(f"  {source}: {t.rate_hz:.4g} Hz, jitter {t.jitter_p99_s * 1e3:.2g} ms (p99){delay}")
+    return lines

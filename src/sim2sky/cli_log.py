@@ -17,75 +17,40 @@ __all__ = ["log_app"]
 log_app = cyclopts.App(name="log", help="Look into flight logs, export and mend them.", help_format="plaintext")
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print as JSON")]
+Mapping = Annotated[
+    Path | None, Parameter(help="what the columns of a folder of CSV files are; its mapping.yaml by default")
+]
 Output = Annotated[
     Path | None, Parameter(name=["--output", "-o"], help="flight log to write; FILE.h5 in this folder by default")
 ]
 
 
 @log_app.command
-def info(file: Path, /, *, json: Json = False) -> int:
-    """Metadata and episodes of a log, also of one that is being written or was never closed.
+def info(file: Path, /, *, mapping: Mapping = None, json: Json = False) -> int:
+    """What a log holds, and what it lacks for a gap analysis: our own, also while it is written, or another's.
 
     Parameters
     ----------
     file
-        Flight log (.h5).
+        Flight log (.h5), or anything that `sim2sky log import` reads.
     """
-    from sim2sky.telemetry.flight_log import read_flight_log
-    from sim2sky.telemetry.log_report import summarise
+    from sim2sky.cli_log_info import run_info
 
-    with read_flight_log(file) as log:
-        episodes = [summarise(episode) for episode in log.episodes]
-        m = log.metadata
-        data = {
-            "schema": log.schema, "source": m.source, "agent": m.agent, "bundle_digest": m.bundle_digest,
-            "contract_hash": m.contract_hash, "rate_hz": m.rate_hz, "start_time": m.start_time,
-        }  # fmt: skip
-        tables = list(log.episodes[0].datasets) if log.episodes else []
-    if json:
-        return _print_json({**data, "tables": tables, "episodes": [e.to_json() for e in episodes]})
-    for key, value in data.items():
-        print(f"{key:14} {value}")
-    print(f"{'tables':14} {', '.join(tables)}")
-    if episodes:
-        print(f"\n{'episode':14} {'seed':>20} {'ticks':>7} {'s':>8} {'guarded':>7} {'missing':>7}  ended")
-    for e in episodes:
-        end = f"{'success' if e.success else 'no success'}, {e.termination}"
-        end += f" (segment {e.segment})" if e.segment else ""
-        print(f"{e.name:14} {e.seed:20} {e.ticks:7} {e.duration_s:8.2f} {e.guarded:7} {e.dropped:7}  {end}")
-    return EXIT_PASS
+    return run_info(file, mapping=mapping, json=json)
 
 
 @log_app.command(name="import")
-def import_(
-    file: Path,
-    /,
-    *,
-    output: Output = None,
-) -> int:
-    """Turn another autopilot's log into a flight log: one clock, our units and frames, one episode per flight.
+def import_(file: Path, /, *, output: Output = None, mapping: Mapping = None) -> int:
+    """Turn another's log into a flight log: one clock, our units and frames, one episode per flight.
 
     Parameters
     ----------
     file
-        PX4 ULog.
+        PX4 ULog (.ulg), ArduPilot dataflash (.bin), MAVLink .tlog, MCAP (.mcap) or a folder of CSV files.
     """
-    from rich.console import Console
+    from sim2sky.cli_log_info import run_import
 
-    from sim2sky.telemetry.importers.import_log import import_log
-
-    out = output or Path(f"{file.stem}.h5")
-    console = Console(file=sys.stderr)
-    with console.status("reading") as status:
-        result = import_log(file, out, progress=status.update)
-    what = " ".join(w for w in (result.log.vehicle, result.log.firmware) if w)
-    print(f"{out}: {len(result.episodes)} episodes at {result.rate_hz:g} Hz, source {result.source}, {what}")
-    for number, episode in enumerate(result.episodes):
-        length_s = len(episode.arrays["time_s"]) / result.rate_hz
-        print(f"  episode_{number:04d}  {length_s:8.2f} s  {episode.extra['condition']}, {episode.termination}")
-    for line in result.missing:
-        print(f"  missing: {line}")
-    return EXIT_PASS
+    return run_import(file, output or Path(f"{file.resolve().stem}.h5"), mapping=mapping)
 
 
 @log_app.command

@@ -11,17 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.browser_support import browser, needs_chromium
+from tests.flight_support import make_bundle
 from tests.gap_support import RATE_HZ, Synthetic, spread, write_log
 
 from sim2sky import cli
 from sim2sky.analysis.events import FlightEvent
+from sim2sky.analysis.flights import load_flights
 from sim2sky.analysis.shift import BandRatio, ShiftReport, SignalShift, TimingShift
 from sim2sky.analysis.sim_to_real_gap import SimToRealGapAnalyzer
+from sim2sky.config import EnvironmentSettings
+from sim2sky.environments.hidden_aircraft import nominal_aircraft, single_cause
 from sim2sky.errors import ConfigError
 from sim2sky.report.gap_report import gap_page, write_gap_report
 from sim2sky.report.html import number
 from sim2sky.report.page import Grid, Page, Table, Text, to_html
+from sim2sky.report.refused import Refused, or_refused
+from sim2sky.report.replay_section import replays
 from sim2sky.telemetry.log_schema import COLUMNS
+from sim2sky.validation.flight import FlightJob
+from sim2sky.validation.simulate import simulate
 
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
@@ -235,6 +243,61 @@ def test_the_same_logs_give_the_same_bytes(analysis, tmp_path):
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
+# Replay -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Flights of the simulated aircraft, and of one with a hidden delay: really flown."""
+    folder = tmp_path_factory.mktemp("flown")
+    base = EnvironmentSettings.model_validate({"task": {"duration_s": 8.0, "hold_s": 2.0}})
+    job = FlightJob.of(make_bundle(folder / "bundle", base), nominal_aircraft(base))
+    late = replace(job, environment=single_cause("delay", 1, nominal_aircraft(base)))
+    simulate(job, range(4), folder / "sim.h5")
+    simulate(late, range(10, 14), folder / "virtual.h5", source="virtual")
+    return analyse(folder / "sim.h5", folder / "virtual.h5")
+
+
+def test_replay_tells_the_aircraft_from_its_simulation(pair):
+    simulated, flown_ = replays(pair)
+    assert [e.horizon_s for e in simulated.errors] == [0.1, 0.5, 1.0, 5.0]
+    assert flown_.rms(1.0, "roll_rad") > 1.5 * simulated.rms(1.0, "roll_rad") > 0.0
+    assert math.isnan(flown_.rms(7.0, "roll_rad"))
+    page = gap_page(pair, replay=(simulated, flown_))
+    table = next(b for b in section(page, "replay").blocks if isinstance(b, Table))
+    degrees = [np.degrees(r.rms(1.0, "roll_rad")) for r in (simulated, flown_)]
+    assert next(r for r in table.rows if r[0] == "roll [°]")[3] == " → ".join(map(number, degrees))
+    assert sum(f.name.startswith("replay") for f in page.figures) == 2
+
+
+def test_long_logs_are_sampled_evenly_and_short_ones_taken_whole(pair):
+    from sim2sky.report.replay_section import SAMPLE_S, _sample
+
+    flights = load_flights(pair.sim.path)
+    assert _sample(flights) == flights
+    many = [replace(flights[0], name=str(i)) for i in range(100)]
+    chosen = _sample(many)
+    assert chosen[0].name == "0" and chosen[-1].name == "99"
+    assert sum(len(f) for f in chosen) <= SAMPLE_S * flights[0].rate_hz
+    longest = replace(flights[0], **{
+        k: np.tile(v, (40,) + (1,) * (v.ndim - 1)) for k, v in vars(flights[0]).items() if isinstance(v, np.ndarray)
+    })  # fmt: skip
+    assert len(_sample([longest])[0]) == SAMPLE_S * flights[0].rate_hz
+
+
+def test_what_cannot_be_replayed_says_so_and_the_rest_stands(tmp_path):
+    unknown = {"task": CONFIG["task"]}
+    a = analyse(
+        write_log(tmp_path / "a.h5", spread(4, seed=1), config=unknown),
+        write_log(tmp_path / "b.h5", spread(4, seed=2), source="real", config=unknown),
+    )
+    found = or_refused(lambda: replays(a))
+    assert isinstance(found, Refused) and "do not say which aircraft" in found.reason
+    page = gap_page(a, replay=found)
+    assert "do not say which aircraft" in text_of(section(page, "replay"))
+    assert section(page, "intervals").blocks and page.verdict.word
+
+
 # The command --------------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +306,8 @@ def test_the_command_writes_the_report_and_keeps_its_answer(logs, tmp_path, caps
     assert cli.run(["gap", *map(str, logs), "--report", str(path), "--json"]) == 1
     out = capsys.readouterr()
     assert json.loads(out.out)["decision"] == "RETRAIN" and str(path) in out.err
-    assert f"sim2sky gap {logs[0]} {logs[1]} --report {path}" in path.read_text()
+    page = path.read_text()
+    assert f"sim2sky gap {logs[0]} {logs[1]} --report {path}" in page and 'id="replay"' in page
     assert [p.name for p in tmp_path.iterdir()] == ["gap.html"]
 
 

@@ -27,7 +27,7 @@ from sim2sky.agent.sb3_pickle import decode, is_trusted, scan_stream
 from sim2sky.agent.sb3_spaces import Normaliser, normaliser_from
 from sim2sky.errors import AgentError
 
-__all__ = ["Archive", "find_vecnormalize", "read_archive", "read_vecnormalize"]
+__all__ = ["Archive", "find_vecnormalize", "read_archive", "read_variables", "read_vecnormalize"]
 
 MAX_DATA_BYTES = 64 << 20
 MAX_WEIGHT_BYTES = 512 << 20
@@ -38,6 +38,7 @@ MAX_ENTRIES = 256
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
 _WEIGHTS = "policy.pth"
+_VARIABLES = "pytorch_variables.pth"
 _READ_FIELDS = ("policy_class", "policy_kwargs", "observation_space", "action_space")
 
 
@@ -90,6 +91,24 @@ def read_archive(path: Path) -> Archive:
         ) from error
     _scan_torch(policy, f"{path}: '{_WEIGHTS}'")
     return Archive(fields, _load_weights(policy, f"{path}: '{_WEIGHTS}'"), version, hashlib.sha256(raw).hexdigest())
+
+
+def read_variables(path: Path) -> dict[str, NDArray[Any]]:
+    """Tensors a zip's algorithm keeps beside its policy's, such as SAC's entropy coefficient; empty where it has none.
+
+    Raises:
+        AgentError: as `read_archive`.
+    """
+    where = f"{path}: '{_VARIABLES}'"
+    try:
+        with zipfile.ZipFile(io.BytesIO(_read_file(path, MAX_ZIP_BYTES))) as archive:
+            if _VARIABLES not in archive.namelist():
+                return {}
+            data = _entry(path, archive, _VARIABLES, MAX_WEIGHT_BYTES)
+    except _DAMAGE as error:
+        raise AgentError(f"{path} is not a readable zip file (truncated?): {error}") from error
+    _scan_torch(data, where)
+    return _load_weights(data, where)
 
 
 def _read_file(path: Path, limit: int) -> bytes:

@@ -29,6 +29,7 @@ __all__ = [
     "metrics_of",
     "task_of",
     "tracked_channels",
+    "tracking_signals",
 ]
 
 Floats = NDArray[np.float64]
@@ -293,6 +294,12 @@ def _success(flight: FlightData, used: NDArray[np.bool_], task: TaskSettings, pl
 def _nan_mean(values: Floats) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else math.nan
+
+
+def tracking_signals(flight: FlightData, task: str) -> dict[str, tuple[Floats, str]]:
+    """Setpoint minus measured of the task's channels, (n,), by `altitude error` and so on, with their units."""
+    errors = _tracking(flight, task)
+    return {f"{setpoint} error": (errors[:, i], unit) for i, (setpoint, _, _, unit) in enumerate(_CHANNELS[task])}
 
 
 def tracked_channels(flights: Sequence[FlightData], task: str) -> frozenset[str]:

@@ -159,6 +159,7 @@ class GapAnalysis:
             "warnings": list(self.warnings),
             "events": [e.to_json() for e in self.events],
             "event_note": self.event_note,
+            "shift": None if self.shift is None else self.shift.to_json(),
             "sim": log(self.sim),
             "real": log(self.real),
         }

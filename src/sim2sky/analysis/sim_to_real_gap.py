@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sim2sky.analysis.comparison import GapVerdict, MetricComparison, compare_metric, flights_needed, judge
 from sim2sky.analysis.comparison_plot import bars_of, plot_bars
 from sim2sky.analysis.diagnosis import ACCEPTABLE, by_evidence, by_points
+from sim2sky.analysis.events import EventSearch, find_events
 from sim2sky.analysis.flight_metrics import (
     METRICS,
     FlightData,
@@ -26,6 +27,7 @@ from sim2sky.analysis.flight_metrics import (
     tracked_channels,
 )
 from sim2sky.analysis.gap_analysis import Decision, GapAnalysis, LogSummary, PerformanceMetrics
+from sim2sky.analysis.shift import shift_report
 from sim2sky.config.environment import TaskSettings
 from sim2sky.errors import ConfigError
 from sim2sky.telemetry.flight_log import read_flight_log
@@ -77,6 +79,7 @@ class SimToRealGapAnalyzer:
         self.real_metrics: PerformanceMetrics | None = None
         self._sim: _Side | None = None
         self._real: _Side | None = None
+        self._search = EventSearch(())
 
     def load_sim_data(self, log_path: str | Path) -> None:
         """Load simulation performance data from a flight log.
@@ -150,8 +153,12 @@ class SimToRealGapAnalyzer:
         if self._sim is None or self._real is None:
             raise NotLoadedError
         points = self.compute_gap_metrics()
-        sim, real = self._measured(self._sim), self._measured(self._real)
-        verdict, metrics = self._judged(sim, real)
+        sim, task, planned_s, search = self._sim, self._task, self._planned_s, self._search
+        told = {event.flight: event.time_s for event in search.events}
+        simulated = self._measured(sim)
+        real = self._measured(self._real, told)
+        verdict, metrics = self._judged(simulated, real)
+        whole = (verdict, metrics) if not told else self._judged(simulated, self._measured(self._real))
         needed = flights_needed(metrics, confidence=self.confidence)
         more, more_sim = needed if needed is not None else (None, None)
         if self.strict:
@@ -160,22 +167,27 @@ class SimToRealGapAnalyzer:
         else:
             texts = by_points(points)
             decision = "DEPLOYED" if texts == [ACCEPTABLE] else "RETRAIN"
+        first = [f.until(planned_s) for f in sim.flights]
+        second = [f.until(min(planned_s, told.get(f.name, planned_s))) for f in self._real.flights]
         return GapAnalysis(
-            verdict,
-            decision,
-            self.strict,
-            self.confidence,
-            replace(self._sim.summary, flights=tuple(sim)),
-            replace(self._real.summary, flights=tuple(real)),
-            self._task,
-            self._planned_s,
-            metrics,
-            metrics,
-            verdict,
-            more,
-            more_sim,
-            tuple(texts),
-            tuple(_warnings(self._sim, self._real, self._planned_s)),
+            verdict=verdict,
+            decision=decision,
+            strict=self.strict,
+            confidence=self.confidence,
+            sim=replace(sim.summary, flights=tuple(simulated)),
+            real=replace(self._real.summary, flights=tuple(real)),
+            task=task,
+            planned_duration_s=planned_s,
+            metrics=metrics,
+            metrics_with_events=whole[1],
+            verdict_with_events=whole[0],
+            more_flights=more,
+            more_sim_flights=more_sim,
+            recommendations=tuple(texts),
+            warnings=tuple(_warnings(sim, self._real, planned_s)),
+            events=search.events,
+            event_note=search.note,
+            shift=shift_report(first, second, task.name),
             gap_metrics=points,
         )
 
@@ -193,8 +205,11 @@ class SimToRealGapAnalyzer:
         if self._sim is None or self._real is None:
             return
         _check_comparable(self._sim, self._real)
+        self._search = find_events(self._sim.flights, self._real.flights)
+        # The specification's rule knows no events.
+        told = {event.flight: event.time_s for event in self._search.events} if self.strict else {}
         self.sim_metrics = PerformanceMetrics.of(self._measured(self._sim))
-        self.real_metrics = PerformanceMetrics.of(self._measured(self._real))
+        self.real_metrics = PerformanceMetrics.of(self._measured(self._real, told))
 
     @property
     def _task(self) -> TaskSettings:
@@ -213,12 +228,13 @@ class SimToRealGapAnalyzer:
         flights = (self._sim or self._real).flights  # type: ignore[union-attr]
         return statistics.median(f.duration_s for f in flights)
 
-    def _measured(self, side: _Side) -> list[FlightMetrics]:
+    def _measured(self, side: _Side, events: Mapping[str, float] | None = None) -> list[FlightMetrics]:
         task, planned_s = self._task, self._planned_s
         channels = frozenset.intersection(
             *(tracked_channels(s.flights, task.name) for s in (self._sim, self._real) if s is not None)
         )
-        return [metrics_of(flight, task, planned_s, channels=channels) for flight in side.flights]
+        cuts = events or {}
+        return [metrics_of(f, task, planned_s, event_s=cuts.get(f.name), channels=channels) for f in side.flights]
 
 
 def _load(path: Path) -> _Side:

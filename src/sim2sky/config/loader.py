@@ -15,7 +15,16 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from sim2sky.errors import ConfigError
 
-__all__ = ["Range", "Settings", "default_path", "dump_yaml", "load_settings", "parse_settings", "validate_settings"]
+__all__ = [
+    "Range",
+    "Settings",
+    "default_path",
+    "dump_yaml",
+    "line_of",
+    "load_settings",
+    "parse_settings",
+    "validate_settings",
+]
 
 
 class Settings(BaseModel):
@@ -183,3 +192,8 @@ def _finite(node: Any) -> Any:
     if isinstance(node, float) and not math.isfinite(node):
         raise ConfigError(f"a setting is not finite: {node}")
     return node
+
+
+def line_of(path: Path, location: Sequence[str | int]) -> int:
+    """Line (from 1) of a key or item in a YAML file that was loaded before, for messages about its meaning."""
+    return _line(YAML(typ="rt").load(path.read_text(encoding="utf-8")), location)

@@ -31,6 +31,10 @@ class TrainingSettings(Settings):
     hyperparameters: dict[str, int | float | str | bool] = Field(default_factory=dict)
     checkpoint_every: int = Field(default=100_000, ge=1, description="steps between checkpoints a killed run loses")
     environment: EnvironmentSettings = EnvironmentSettings()
+    mixed_with: EnvironmentSettings | None = Field(
+        default=None, description="every second environment flies this one, so that it is not forgotten"
+    )
+    freeze_normalizer: bool = Field(default=False, description="observations keep the statistics the run starts with")
 
     @model_validator(mode="after")
     def _known_hyperparameters(self) -> Self:

@@ -79,10 +79,10 @@ class AircraftEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Start an episode; with `seed`, the same one every time."""
         super().reset(seed=seed)
         episode = seed if seed is not None else int(self.np_random.integers(0, 2**63 - 1))
-        sample = self.vehicle.reset(episode)
+        self._sample = self.vehicle.reset(episode)
         self._builder.reset()
         self._last = [0.0] * 4
-        return self._builder.build(sample, self.vehicle.setpoint), {"seed": episode}
+        return self._builder.build(self._sample, self.vehicle.setpoint), {"seed": episode}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One control tick."""

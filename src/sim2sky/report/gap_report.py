@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sim2sky.analysis.flight_metrics import flights_of
@@ -11,6 +12,8 @@ from sim2sky.report.html import write_page
 from sim2sky.report.inputs import InputFile, input_section
 from sim2sky.report.metric_sections import bar_section, decision_section, facts, interval_section, verdict
 from sim2sky.report.page import Page, to_html
+from sim2sky.report.refused import Refused
+from sim2sky.report.replay_section import Replay, replay_section
 from sim2sky.telemetry.flight_log import read_flight_log
 
 __all__ = ["gap_page", "write_gap_report"]
@@ -23,12 +26,15 @@ BANNERS = {
 }
 
 
-def write_gap_report(path: Path, analysis: GapAnalysis, *, command: str = "") -> None:
+def write_gap_report(
+    path: Path, analysis: GapAnalysis, *, replay: Sequence[Replay] | Refused | None = None, command: str = ""
+) -> None:
     """Write the report of an analysis; the logs it names are read again for histories, spectra and hashes.
 
     Args:
         path: of the HTML file.
         analysis: what was found.
+        replay: how far replays drift, or why nobody knows; the report has no such part where it is None.
         command: that made it, as it was typed.
 
     Raises:
@@ -36,10 +42,10 @@ def write_gap_report(path: Path, analysis: GapAnalysis, *, command: str = "") ->
         ConfigError: the file cannot be written.
         MissingExtraError: jinja2, plotly or matplotlib is not installed.
     """
-    write_page(path, to_html(gap_page(analysis, command=command)))
+    write_page(path, to_html(gap_page(analysis, replay=replay, command=command)))
 
 
-def gap_page(a: GapAnalysis, *, command: str = "") -> Page:
+def gap_page(a: GapAnalysis, *, replay: Sequence[Replay] | Refused | None = None, command: str = "") -> Page:
     """The report before it is HTML; see `write_gap_report`."""
     (sim, sim_file), (real, real_file) = _read(a.sim, simulated=True), _read(a.real, simulated=False)
     agent = a.real.agent or a.sim.agent or "an agent without a name"
@@ -49,6 +55,7 @@ def gap_page(a: GapAnalysis, *, command: str = "") -> Page:
         bar_section(a),
         history_section(a, sim, real),
         event_section(a),
+        replay_section(replay),
         spectrum_section(sim, real),
         shift_section(a),
         decision_section(a),

@@ -145,5 +145,5 @@ def _csv_columns(episode: Episode) -> list[list[Any]]:
     columns: list[list[Any]] = []
     for name in episode.datasets:
         table = episode[name]
-        columns += table.reshape(len(table), -1).T.tolist()
+        columns += (table if table.ndim == 2 else table[:, None]).T.tolist()
     return columns

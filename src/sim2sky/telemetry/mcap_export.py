@@ -232,7 +232,7 @@ def _table_schema(episode: Episode, name: str) -> dict[str, Any]:
 def _rows(episode: Episode, name: str) -> Iterator[dict[str, float]]:
     columns = episode.columns(name)
     table: NDArray[Any] = episode[name]
-    for row in table.reshape(len(table), -1).tolist():
+    for row in (table if table.ndim == 2 else table[:, None]).tolist():
         yield {c: v for c, v in zip(columns, row, strict=True) if math.isfinite(v)}
 
 

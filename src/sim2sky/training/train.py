@@ -6,6 +6,7 @@ versions, seed, time) and TensorBoard logs. While a run is unfinished, `checkpoi
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import platform
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import PPO, SAC, TD3
@@ -34,8 +36,9 @@ from sim2sky.config.training import TrainingSettings
 from sim2sky.environments.aircraft_env import AircraftEnv
 from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import ConfigError, Sim2SkyError
+from sim2sky.training.starting_point import StartingPoint
 
-__all__ = ["Progress", "TrainingResult", "train"]
+__all__ = ["Progress", "TrainingResult", "begin_run", "finish_run", "make_env", "make_model", "train"]
 
 _ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU}
 _PACKAGES = ("sim2sky", "stable-baselines3", "sb3-contrib", "torch", "gymnasium", "jsbsim", "numpy")
@@ -75,6 +78,8 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    start: StartingPoint | None = None,
+    on_model: Callable[[BaseAlgorithm], None] | None = None,
     command: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainingResult:
@@ -84,6 +89,8 @@ def train(
         settings: the run.
         folder: must be empty or absent unless `resume`.
         resume: go on from the checkpoint in `folder`; its settings must be the same.
+        start: begin with this agent's weights and normaliser instead of fresh ones.
+        on_model: given the model before it learns, after a resume as well; to fix part of its weights, say.
         command: recorded as provenance.
         on_progress: called after each rollout.
 
@@ -95,19 +102,15 @@ def train(
     checkpoint = folder / "checkpoint"
     _check_folder(folder, checkpoint, resolved, resume)
     torch.set_num_threads(1)  # two threads cost six times the processor time on nets of this size
-    env = _make_env(settings)
+    env = make_env(settings)
     try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / "config.yaml", resolved.encode())
-            contract = make_contract(settings.environment)
-            _write(folder / "contract.json", json.dumps(contract.to_json(), indent=1).encode())
-        except OSError as error:
-            raise Sim2SkyError(f"{folder}: cannot be written: {error.strerror}", hint="name another folder") from error
+        begin_run(settings, folder)
         if resume:
             model, env, seconds = _load_checkpoint(settings, checkpoint, env)
         else:
-            model, seconds = _make_model(settings, env, folder / "tensorboard"), 0.0
+            model, seconds = make_model(settings, env, folder / "tensorboard", start), 0.0
+        if on_model is not None:
+            on_model(model)
         return _learn(settings, model, folder, seconds, command, on_progress)
     finally:
         env.close()
@@ -128,14 +131,32 @@ def _check_folder(folder: Path, checkpoint: Path, resolved: str, resume: bool) -
         raise ConfigError(f"{folder}: exists and is not empty", hint="name another folder, or remove this one")
 
 
-def _make_env(settings: TrainingSettings) -> VecEnv:
-    def make() -> AircraftEnv:
-        return AircraftEnv(settings.environment)
+def begin_run(settings: TrainingSettings, folder: Path) -> None:
+    """Make a run's folder with its settings and contract.
 
-    env: VecEnv = VecMonitor(DummyVecEnv([make] * settings.n_envs), info_keywords=("is_success",))
+    Raises:
+        Sim2SkyError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "config.yaml", dump_yaml(settings).encode())
+        contract = make_contract(settings.environment)
+        _write(folder / "contract.json", json.dumps(contract.to_json(), indent=1).encode())
+    except OSError as error:
+        raise Sim2SkyError(f"{folder}: cannot be written: {error.strerror}", hint="name another folder") from error
+
+
+def make_env(settings: TrainingSettings) -> VecEnv:
+    """The run's environments, behind a fresh normaliser if it has one."""
+    flown = [settings.environment, settings.mixed_with or settings.environment]
+    makers: list[Callable[[], gymnasium.Env[Any, Any]]] = [
+        functools.partial(AircraftEnv, flown[i % 2]) for i in range(settings.n_envs)
+    ]
+    env: VecEnv = VecMonitor(DummyVecEnv(makers), info_keywords=("is_success",))
     if settings.normalize:
         gamma = float(settings.hyperparameters.get("gamma", 0.99))
         env = VecNormalize(env, norm_obs=True, norm_reward=False, clip_obs=settings.clip_obs, gamma=gamma)
+        env.training = not settings.freeze_normalizer
     return env
 
 
@@ -147,25 +168,34 @@ def _algorithm(name: str) -> type[BaseAlgorithm]:
     return {"PPO": PPO, "SAC": SAC, "TD3": TD3}[name]
 
 
-def _make_model(settings: TrainingSettings, env: VecEnv, tensorboard: Path) -> BaseAlgorithm:
+def make_model(
+    settings: TrainingSettings, env: VecEnv, tensorboard: Path | None = None, start: StartingPoint | None = None
+) -> BaseAlgorithm:
+    """A model ready to learn in `env`; with `start`, of that agent's shape, weights and normaliser.
+
+    Raises:
+        ConfigError: a hyper-parameter is unknown.
+        AgentError: the starting point does not fit the settings.
+    """
     # A class of the library, not a function of ours: a function would be pickled into the zip with this file's path.
-    start = settings.learning_rate
-    schedule = LinearSchedule(start, start * settings.learning_rate_final_fraction, end_fraction=1.0)
+    rate = settings.learning_rate
+    schedule = LinearSchedule(rate, rate * settings.learning_rate_final_fraction, end_fraction=1.0)
     kwargs: dict[str, Any] = dict(settings.hyperparameters)
     if settings.algorithm == "TD3":
         from stable_baselines3.common.noise import NormalActionNoise
 
         actions = env.action_space.shape or (0,)
         kwargs["action_noise"] = NormalActionNoise(np.zeros(actions), np.full(actions, 0.1))
+    shape = {} if start is None else {"net_arch": start.net_arch}
     try:
-        return _algorithm(settings.algorithm)(
+        model = _algorithm(settings.algorithm)(
             "MlpPolicy",
             env,
             learning_rate=schedule,
-            policy_kwargs={**settings.policy_kwargs(), "activation_fn": _ACTIVATIONS[settings.activation]},
+            policy_kwargs={**settings.policy_kwargs(), **shape, "activation_fn": _ACTIVATIONS[settings.activation]},
             seed=settings.seed,
             device="cpu",
-            tensorboard_log=str(tensorboard),
+            tensorboard_log=None if tensorboard is None else str(tensorboard),
             **kwargs,
         )
     except TypeError as error:
@@ -173,6 +203,9 @@ def _make_model(settings: TrainingSettings, env: VecEnv, tensorboard: Path) -> B
             f"{settings.algorithm} does not take these hyperparameters: {error}",
             hint="the names are those of Stable-Baselines3's constructor",
         ) from error
+    if start is not None:
+        start.load_into(model)
+    return model
 
 
 class _Watch(BaseCallback):
@@ -234,7 +267,7 @@ def _learn(
     if watch.stop_requested and model.num_timesteps < settings.total_timesteps:
         _save_checkpoint(model, folder, seconds())
         return TrainingResult(folder, False, model.num_timesteps, seconds())
-    _save_result(settings, model, folder, seconds(), command)
+    finish_run(settings, model, folder, seconds(), command)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return TrainingResult(folder, True, model.num_timesteps, seconds())
 
@@ -289,9 +322,10 @@ def _load_checkpoint(settings: TrainingSettings, checkpoint: Path, env: VecEnv) 
     return model, env, seconds
 
 
-def _save_result(
-    settings: TrainingSettings, model: BaseAlgorithm, folder: Path, seconds: float, command: Sequence[str]
+def finish_run(
+    settings: TrainingSettings, model: BaseAlgorithm, folder: Path, seconds: float, command: Sequence[str] = ()
 ) -> None:
+    """Save the agent and, last, the record that says the run is complete."""
     _save_model(model, folder)
     versions = {}
     for package in _PACKAGES:

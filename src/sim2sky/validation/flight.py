@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.agent.contract import Contract
 from sim2sky.config.environment import EnvironmentSettings
-from sim2sky.config.loader import default_path, load_settings
-from sim2sky.config.safety import SafetySettings
+from sim2sky.environments.airframe_limits import safety_of
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
@@ -73,15 +72,6 @@ def environment_for(contract: Contract, base: EnvironmentSettings) -> Environmen
     data.update(aircraft=contract.vehicle, rate_hz=contract.rate_hz, physics_hz=substeps * contract.rate_hz)
     data["task"]["name"] = contract.task
     return EnvironmentSettings.model_validate(data)
-
-
-def safety_of(limits: Mapping[str, Any], vehicle: str) -> dict[str, Any] | None:
-    """`safety.json` for a vehicle: limits, what `configs/safety` has for the airframe and `limits` leaves out, and the
-    fallback law's gains; None for a vehicle we do not know."""
-    if vehicle not in AIRFRAMES:
-        return None
-    own = load_settings(default_path("safety", vehicle), SafetySettings, section="safety").values
-    return {**own, **limits, "fallback": AIRFRAMES[vehicle].gains.to_json()}
 
 
 @dataclass(frozen=True)

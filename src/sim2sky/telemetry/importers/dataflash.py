@@ -35,6 +35,7 @@ _LETTERS: dict[str, tuple[str, float]] = {
     "Z": ("S64", 1.0), "c": ("<i2", 0.01), "C": ("<u2", 0.01), "e": ("<i4", 0.01), "E": ("<u4", 0.01),
     "L": ("<i4", 1e-7), "M": ("u1", 1.0), "q": ("<i8", 1.0), "Q": ("<u8", 1.0), "g": ("<f2", 1.0),
 }  # fmt: skip
+_NOT_TOPICS = ("FMT", "FMTU", "UNIT", "MULT", "PARM", "MSG", "FILE")  # tables, not signals
 _INSTANCE_UNIT = "#"
 _INSTANCES = ("I", "C", "Instance", "Inst", "IMU")  # before FMTU said which column it is
 
@@ -81,6 +82,7 @@ def read_dataflash(path: Path, data: bytes) -> ForeignLog:
     topics = [
         topic
         for name, table in tables.items()
+        if name not in _NOT_TOPICS
         for topic in _topics(name, table, scaled.get(name, {}), instance_of.get(name))
     ]
     texts = _texts(tables)
