@@ -1,9 +1,9 @@
-"""Identification of hidden aircraft from excited flights: errors, coverage of the 95 % intervals, refusal of quiet ones.
+"""Identification of hidden aircraft from excited flights: errors, coverage of 95 % intervals, refusal of quiet ones.
 
     python benchmarks/identification.py [--flights 40] [--seed 0] [--duration 60] [--turbulence 4]
 
-Each flight is of another virtual aircraft (`environments/hidden_aircraft.py`), in its wind and moderate turbulence, with
-its sensors' noise and biases; the classical autopilot flies a task while the plan of `sim2sky excite` moves the
+Each flight is of another virtual aircraft (`environments/hidden_aircraft.py`), in its wind and moderate turbulence,
+with its sensors' noise and biases; the classical autopilot flies a task while the plan of `sim2sky excite` moves the
 controls. Mass and centre of gravity are known as well as scales know them. The quiet flights are level, without a plan.
 Ctrl-C prints what there is.
 """
@@ -112,8 +112,8 @@ def report(tally: Tally) -> str:
         interval = clopper_pearson(sum(every), len(every))
         lines.append(f"median error <= 3 % for {good} parameters")
         lines.append(
-            f"coverage {np.mean(every):.3f} ({sum(every)} of {len(every)}; {interval.low:.3f} to {interval.high:.3f} if "
-            "they were independent)"
+            f"coverage {np.mean(every):.3f} ({sum(every)} of {len(every)}; {interval.low:.3f} to {interval.high:.3f} "
+            "if they were independent)"
         )
     lines.append(f"quiet flights refused: {tally.refused} of {tally.quiet}")
     if tally.seconds:
