@@ -118,6 +118,11 @@ def render(found: Identification) -> str:
     lines += [f"moved within a window, of travel: {moved}"]
     lines += ["", f"{'parameter':26} {'unit':>9} {'prior':>8} {'estimate':>9}  {'95 % interval':>20}"]
     lines += [_row(p) for p in found.parameters]
+    carried = {n: r for n, r in found.fitted.items() if n not in {p.name for p in found.identified}}
+    if carried:
+        lines += ["", "not told one by one, but together; in the patch, with all others as on the data sheet:"]
+        lines += [f"  {name}: {low:.4g} to {high:.4g}" for name, (low, high) in carried.items()]
+    lines += ["", f"air and sensors: {found.surroundings}"]
     if found.replay_after:
         lines += ["", f"replay error on what was held out ({', '.join(found.held_out)}), data sheet -> identified:"]
         lines += [f"{'after':>8} " + " ".join(f"{name:>17}" for name in _SHOWN)]

@@ -20,7 +20,7 @@ from sim2sky.analysis.replay import Replayer
 from sim2sky.analysis.windows import CHANNELS, Windows
 from sim2sky.environments.replay_plant import STATE
 
-__all__ = ["Linearised", "Noise", "OutputError", "Point", "Step"]
+__all__ = ["BIAS_STD", "FIRST_GUST", "FIRST_NOISE", "Linearised", "Noise", "OutputError", "Point", "Step"]
 
 Array = NDArray[np.float64]
 START_STD = np.array([3.0, 0.06, 0.08, 0.3, 0.3, 9.0, 0.5, 0.5, 0.5, 9.0])
@@ -108,6 +108,10 @@ class OutputError:
         self._flight = windows.flight.astype(int)
         self._bias_columns = np.tile(np.eye(len(CHANNELS)), (windows.ticks + 1, 1))
         self.size = (windows.ticks + 1) * len(CHANNELS)
+
+    def having(self, parameters: Sequence[Parameter]) -> OutputError:
+        """The same windows with other parameters."""
+        return OutputError(self._replayer, self.windows, parameters)
 
     def start(self, values: Array | None = None) -> Point:
         """Measured starts, no biases, the prior's parameters."""

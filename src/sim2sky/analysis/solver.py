@@ -1,0 +1,200 @@
+"""Finds the most probable parameters of an identification problem by Gauss-Newton with line search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2sky.analysis.identifiability import SHRINKAGE, Identifiability, covariance_of, identifiability
+from sim2sky.analysis.output_error import BIAS_STD, FIRST_GUST, FIRST_NOISE, Linearised, Noise, OutputError, Point, Step
+from sim2sky.analysis.parameters import LARGEST_INTERVAL, Parameter
+from sim2sky.analysis.windows import CHANNELS
+
+__all__ = ["Solver", "effective", "held"]
+
+Array = NDArray[np.float64]
+SCAN_STEP_S = 0.02
+ROUNDS = 8  # of Gauss-Newton
+CHORDS = 3  # steps with one Jacobian
+CONVERGED = 0.1  # of a standard deviation
+LARGEST_STEP = 2.0  # of the priors' standard deviations
+SLIGHT = 0.3  # a parameter whose whole prior moves all residuals by less than this is differentiated once
+LEAST_BIAS = 1e-4
+HELD = 1e-5  # of the prior's standard deviation: what is as good as fixed
+
+
+class Solver:
+    """Finds the most probable values of one problem.
+
+    Args:
+        problem: to solve.
+        values: to start from; by default the prior with the best of several delays.
+        noise: first guess.
+    """
+
+    def __init__(self, problem: OutputError, values: Array | None = None, noise: Noise | None = None) -> None:
+        self.problem = problem
+        self.noise = noise or Noise(FIRST_NOISE.copy(), np.full(3, FIRST_GUST))
+        self.point = problem.start(values) if values is not None else self._scan()
+        self._linear: Linearised | None = None
+        self._slight: NDArray[np.bool_] = np.zeros(len(problem.parameters), bool)
+        self._step: Step | None = None
+
+    def _scan(self) -> Point:
+        """The prior with the delay that fits best: a sine that comes half a period late fits as well the wrong way."""
+        problem = self.problem
+        index = [p.name for p in problem.parameters].index("action_delay_s")
+        delay = problem.parameters[index]
+        nothing = np.zeros(len(problem.parameters), bool)
+        linear = problem.linearise(problem.start(), which=nothing)
+        inverse = problem.inverse_covariance(self.noise, linear)
+        best: tuple[float, Point] | None = None
+        for value in np.arange(delay.low, delay.high, SCAN_STEP_S):
+            values = problem.prior.copy()
+            values[index] = value
+            point = problem.start(values)
+            here = Linearised(problem.residual(point), linear.by_value, linear.by_start, linear.gusts)
+            step = problem.step(point, here, self.noise, only_nuisances=True)
+            moved = point.moved(step, 1.0)
+            cost = problem.cost(step.left, moved, inverse)
+            if best is None or cost < best[0]:
+                best = cost, moved
+        if best is None:
+            raise AssertionError("no delay to try")
+        return best[1]
+
+    def _linearise(self) -> Step:
+        """Jacobians here, noise from what a full step would leave, and that step."""
+        problem = self.problem
+        self._linear = problem.linearise(self.point, which=~self._slight, last=self._linear)
+        step = problem.step(self.point, self._linear, self.noise)
+        self.noise = problem.estimate_noise(step.left, self._linear, self.noise)
+        self._step = problem.step(self.point, self._linear, self.noise)
+        inverse = problem.inverse_covariance(self.noise, self._linear)
+        moved = np.einsum("wmp,mn,wnp->p", self._linear.by_value, inverse, self._linear.by_value, optimize=True)
+        self._slight = np.sqrt(moved) * problem.std < SLIGHT * np.sqrt(len(problem.windows))
+        return self._step
+
+    def first_verdict(self, moving: frozenset[str]) -> tuple[Identifiability, ...]:
+        """Of the Jacobian at the prior."""
+        step = self._linearise()
+        covariance = covariance_of(self.problem.parameters, step.information)
+        return identifiability(self.problem.parameters, covariance, len(self.problem.windows), moving)
+
+    def covariance(self) -> Array:
+        """Posterior; the larger of what the noise model and what the windows' scatter says."""
+        step = self._step or self._linearise()
+        model = covariance_of(self.problem.parameters, step.information)
+        robust = covariance_of(self.problem.parameters, step.information, step.scores)
+        factor = np.sqrt(np.maximum(np.diag(robust) / np.diag(model), 1.0))
+        return model * np.outer(factor, factor)
+
+    @property
+    def information(self) -> Array:
+        """(p, p) of the flights, nuisances eliminated, without the priors."""
+        return (self._step or self._linearise()).information
+
+    @property
+    def biases(self) -> dict[str, Array]:
+        """(flights,) constant errors of the sensors that have one here."""
+        known: list[int] = np.flatnonzero(BIAS_STD > LEAST_BIAS).tolist()
+        return {CHANNELS[i]: self.point.biases[:, i].copy() for i in known}
+
+    def restricted(self, parameters: Sequence[Parameter]) -> Solver:
+        """The same problem solved again with some parameters held at their priors (see `held`)."""
+        free = np.array([p.std >= q.std for p, q in zip(parameters, self.problem.parameters, strict=True)])
+        values = np.where(free, self.point.values, self.problem.prior)
+        again = Solver(self.problem.having(parameters), values, self.noise)
+        again.solve()
+        return again
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the parameters that are not held, within what is plausible."""
+        std = np.sqrt(np.diag(self.covariance()))
+        found: dict[str, tuple[float, float]] = {}
+        for p, x, s in zip(self.problem.parameters, self.point.values, std, strict=True):
+            if p.std > HELD * (p.high - p.low):
+                found[p.name] = max(float(x - 1.96 * s), p.low), min(float(x + 1.96 * s), p.high)
+        return found
+
+    def solve(self) -> None:
+        """Gauss-Newton until nothing moves by more than a tenth of its standard deviation."""
+        for _ in range(ROUNDS):
+            step = self._step or self._linearise()
+            if self._walk(step) < CONVERGED:
+                return
+            self._step = None
+
+    def _walk(self, step: Step) -> float:
+        """Steps with one Jacobian, as long as they help; the largest move in standard deviations."""
+        problem, linear = self.problem, self._linear
+        if linear is None:
+            raise AssertionError("not linearised")
+        inverse = problem.inverse_covariance(self.noise, linear)
+        std = np.sqrt(np.diag(covariance_of(problem.parameters, step.information)))
+        begin, cost = self.point.values, problem.cost(linear.residual, self.point, inverse)
+        for _ in range(CHORDS):
+            size = float(np.abs(step.values / problem.std).max())
+            share = min(1.0, LARGEST_STEP / max(size, 1e-9))
+            while share > 0.02:
+                point = self.point.moved(step, share)
+                point = replace(point, values=self._bounded(point.values))
+                residual = problem.residual(point)
+                new = problem.cost(residual, point, inverse)
+                if new < cost:
+                    break
+                share *= 0.4
+            else:
+                break
+            gained, cost, self.point = cost - new, new, point
+            if gained < 0.05 or float(np.abs(step.values / std).max()) < CONVERGED:
+                break
+            step = problem.step(point, replace(linear, residual=np.nan_to_num(residual)), self.noise)
+        return float(np.abs((self.point.values - begin) / std).max())
+
+    def _bounded(self, values: Array) -> Array:
+        return np.clip(values, [p.low for p in self.problem.parameters], [p.high for p in self.problem.parameters])
+
+
+def effective(parameters: Sequence[Parameter], information: Array, chosen: Sequence[bool]) -> tuple[bool, ...]:
+    """What the flights tell once everything else is held at its prior: the chosen ones and, for each combination of
+    which only the sum shows, the one parameter that shows most.
+
+    Args:
+        parameters: all.
+        information: (p, p) of the flights, nuisances eliminated, without the priors.
+        chosen: which are told whatever the others are.
+    """
+    free = list(chosen)
+
+    def widths(of: list[bool]) -> tuple[Array, Array]:
+        """Half of the 95 % interval over the reference, and standard deviation over the prior's; infinite if held."""
+        index: list[int] = np.flatnonzero(of).tolist()
+        prior = np.diag([parameters[i].std ** -2.0 for i in index])
+        std = np.sqrt(np.diag(np.linalg.inv(information[np.ix_(index, index)] + prior)))
+        relative, shrinkage = np.full(len(of), np.inf), np.full(len(of), np.inf)
+        relative[index] = 1.96 * std / [parameters[i].reference for i in index]
+        shrinkage[index] = std / [parameters[i].std for i in index]
+        return relative, shrinkage
+
+    while True:
+        best: tuple[float, int] | None = None
+        for i in range(len(free)):
+            if free[i]:
+                continue
+            trial = [*free[:i], True, *free[i + 1 :]]
+            relative, shrinkage = widths(trial)
+            fits = relative[trial].max() <= LARGEST_INTERVAL and shrinkage[i] <= SHRINKAGE
+            if fits and (best is None or shrinkage[i] < best[0]):
+                best = float(shrinkage[i]), i
+        if best is None:
+            return tuple(free)
+        free[best[1]] = True
+
+
+def held(parameters: Sequence[Parameter], free: Sequence[bool]) -> tuple[Parameter, ...]:
+    """The parameters with those that are not free held at their priors."""
+    return tuple(p if f else replace(p, std=HELD * p.std) for p, f in zip(parameters, free, strict=True))
