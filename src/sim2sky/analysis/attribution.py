@@ -21,7 +21,7 @@ from sim2sky.analysis.flights import Flight
 from sim2sky.analysis.hypotheses import HYPOTHESES, NORMAL_BIAS, PARAMETERS, Hypothesis
 from sim2sky.analysis.log_evidence import LogEvidence, noise_evidence, wind_evidence
 from sim2sky.analysis.replay import Model, one_airframe
-from sim2sky.analysis.replay_fit import Fit, fit
+from sim2sky.analysis.replay_fit import ITERATIONS, Fit, fit
 from sim2sky.analysis.replay_scores import (
     LENGTHS_S,
     NAMES,
@@ -123,7 +123,7 @@ class Attribution:
 
 
 def attribute(
-    sim: Sequence[Flight], real: Sequence[Flight], *, aircraft: str = "", windows: int = 60, seed: int = 0
+    sim: Sequence[Flight], real: Sequence[Flight], *, aircraft: str = "", windows: int = 40, seed: int = 0
 ) -> Attribution:
     """Rank the causes of the difference between simulated and real flights.
 
@@ -229,7 +229,7 @@ class _Ranking:
             if len(fits) >= CONTENDERS and evidence.log_bayes < least:
                 continue
             start = dict(zip(hypothesis.parameters, evidence.estimate.tolist(), strict=True))
-            fitted = self._fit(hypothesis, start, exact=False)
+            fitted = self._fit(hypothesis, start, iterations=ITERATIONS if evidence.log_bayes >= least else 0)
             if not second or fitted.log_bayes > fits[hypothesis.cause].log_bayes:
                 fits[hypothesis.cause] = fitted
         return self._sharpened(list(fits.values()))
@@ -243,14 +243,18 @@ class _Ranking:
             for i, f in enumerate(fits)
         ]
 
-    def _fit(self, hypothesis: Hypothesis, start: Mapping[str, float], *, exact: bool) -> Fit:
-        starts = [start, {name: 0.5 * x for name, x in start.items()}]
+    def _fit(
+        self, hypothesis: Hypothesis, start: Mapping[str, float], *, exact: bool = False, iterations: int = ITERATIONS
+    ) -> Fit:
+        starts = [start]
+        if iterations and not exact:
+            starts.append({name: 0.5 * x for name, x in start.items()})
         if hypothesis.cause == "action map" and not exact:
             if len(hypothesis.parameters) == 1:
                 starts.append(dict.fromkeys(hypothesis.parameters, -2.0))  # the surface moves the wrong way
             else:
                 starts.append({n: -1.0 if n.startswith("command_scale") else 1.0 for n in hypothesis.parameters})
-        fitted = fit(self._measured, hypothesis, starts, self._drift, self._temper, exact=exact)
+        fitted = fit(self._measured, hypothesis, starts, self._drift, self._temper, exact=exact, iterations=iterations)
         return _credible(fitted)
 
     def _left(self, best: Fit, weight: float) -> float:
