@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,3 +282,9 @@ class UlogFlight:
         release = {"ver_sw_release": 1 << 24 | self.release << 16 | 0xFF}
         about, given = release | dict(info or {}), {"MAV_TYPE": 1} | dict(parameters or {})
         return write_ulog(path, list(self.topics.values()), info=about, parameters=given, **more)
+
+
+def small_ulog() -> bytes:
+    """A short ULog's content: 40 s at a 50 Hz attitude."""
+    with tempfile.TemporaryDirectory() as folder:
+        return UlogFlight(attitude_hz=50.0).write(Path(folder) / "a.ulg").read_bytes()

@@ -73,7 +73,7 @@ def test_a_sensor_that_jumps(name: str, step: float, at_s: float) -> None:
     values = f.states[name] + step * (f.time_s >= at_s - 1e-9)
     (event,) = find_events(SIM, [*REAL[:4], changed(f, **{name: values}), *REAL[5:]]).events
     assert event.flight == f.name
-    assert event.time_s == pytest.approx(at_s, abs=0.3)
+    assert event.time_s == pytest.approx(at_s, abs=0.7)
 
 
 def test_noise_that_grows() -> None:

@@ -22,7 +22,7 @@ def test_a_refusal_keeps_its_reason_and_its_hint():
     section = refused_section("causes", "What causes it", found)
     assert (section.id, section.title) == ("causes", "What causes it")
     assert section.blocks[0].tone == "unsure"
-    assert section.blocks[0].text == "Cannot tell: not supported: replaying a balloon (fly an aeroplane)."
+    assert section.blocks[0].text == "Not done: not supported: replaying a balloon (fly an aeroplane)."
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_share_ratio_to_nothing() -> None:
 
 def test_welch_agrees_with_scipy() -> None:
     rng = np.random.default_rng(3)
-    a, b = np.exp(rng.normal(0.0, 0.3, 40)), np.exp(rng.normal(0.2, 0.6, 7))
+    a, b = np.exp(rng.normal(0.0, 0.3, 19)), np.exp(rng.normal(0.2, 0.6, 7))  # too few to moderate
     effect = welch_log_ratio(LogSample.of(a.tolist()), LogSample.of(b.tolist()))
     test = stats.ttest_ind(np.log(b), np.log(a), equal_var=False)
     interval = test.confidence_interval(0.95)
@@ -94,6 +94,30 @@ def test_welch_agrees_with_scipy() -> None:
     greater = stats.ttest_ind(np.log(b), np.log(a), equal_var=False, alternative="greater").pvalue
     assert effect.p_higher == pytest.approx(greater, rel=1e-9)
     assert effect.p_lower + effect.p_higher == pytest.approx(1.0)
+
+
+def test_a_large_group_moderates_a_small_ones_scatter() -> None:
+    """Three flights that happen to be alike: their variance is taken for 2 x 0 + 2 x 0.09 over 4."""
+    rng = np.random.default_rng(4)
+    logs = rng.standard_normal(400)
+    a = np.exp(0.3 * (logs - logs.mean()) / logs.std(ddof=1))
+    effect = welch_log_ratio(LogSample.of(a.tolist()), LogSample.of([1.1, 1.1, 1.1]))
+    error = math.sqrt(0.09 / 400 + 0.045 / 3)
+    freedom = error**4 / ((0.09 / 400) ** 2 / 399 + (0.045 / 3) ** 2 / 4)
+    assert effect.low == pytest.approx(1.1 * math.exp(-stats.t.ppf(0.975, freedom) * error), rel=1e-6)
+    plain = welch_log_ratio(LogSample.of(a[:19].tolist()), LogSample.of([1.1, 1.1, 1.1]))
+    assert plain.high / plain.low < effect.high / effect.low
+
+
+@pytest.mark.parametrize("n", [5, 20])
+def test_ratio_covers_although_the_values_are_skewed(n: int) -> None:
+    rng = np.random.default_rng(7)
+    held = 0
+    for _ in range(800):
+        sim, real = (np.exp(0.1 * rng.gamma(1.5, size=k)) for k in (100, n))
+        effect = welch_log_ratio(LogSample.of(sim.tolist()), LogSample.of(real.tolist()))
+        held += effect.low <= 1.0 <= effect.high
+    assert 0.925 <= held / 800 <= 0.985
 
 
 @given(st.floats(1e-3, 1e3), st.integers(0, 10_000))

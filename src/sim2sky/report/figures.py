@@ -117,7 +117,7 @@ def interval_plot(
     shapes = [_line(zero)]
     if band is not None:
         shapes.insert(0, _band(*band))
-    layout = _layout(ROW_PX * len(rows) + 66, top=8)
+    layout = _layout((ROW_PX if len(rows) < 10 else 30) * len(rows) + 66, top=8)
     layout.update(
         shapes=shapes,
         xaxis=_axis(title=x_title, zeroline=False),

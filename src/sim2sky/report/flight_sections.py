@@ -244,7 +244,7 @@ def shift_section(a: GapAnalysis) -> Section | None:
                     alt="; ".join(f"{s.signal}: {number(s.distance)}" for s in signals),
                     colors=["--real" if e else "--muted" for e in evident],
                     caption="In colour: flights of the two logs are not alike in this signal (p at most 0.05, whole "
-                    "flights permuted). In grey: a distance that chance explains.",
+                    "flights permuted). In grey: a distance that chance explains, or too few flights to tell.",
                 )
             )
         )  # fmt: skip
@@ -260,8 +260,8 @@ def shift_section(a: GapAnalysis) -> Section | None:
     return Section(
         "shift",
         "Which signals differ",
-        "The most different first: Wasserstein distance between the values of both logs, in standard deviations of the "
-        "simulated ones.",
+        "The most evidently different first. Distance: Wasserstein's, between the values of both logs, in standard "
+        "deviations of the simulated ones.",
         blocks,
     )
 
@@ -269,10 +269,19 @@ def shift_section(a: GapAnalysis) -> Section | None:
 def _shift_table(a: GapAnalysis) -> Table:
     assert a.shift is not None  # noqa: S101 - the caller looked
     bands = a.shift.signals[0].bands
-    head = ["signal", "distance", "p", *(f"power {b.low_hz:g}-{b.high_hz:g} Hz" for b in bands), "at its limit", "step"]
+    head = [
+        "signal",
+        "evidence",
+        "distance",
+        "p",
+        *(f"power {b.low_hz:g}-{b.high_hz:g} Hz" for b in bands),
+        "at its limit",
+        "step",
+    ]
     rows = [
         [
             f"{s.signal} [{s.unit}]" if s.unit not in {"", "1"} else s.signal,
+            number(s.evidence),
             number(s.distance),
             probability(s.p_value),
             *(f"× {number(b.ratio, 2)}" if math.isfinite(b.ratio) else number(b.ratio) for b in s.bands),
@@ -281,7 +290,10 @@ def _shift_table(a: GapAnalysis) -> Table:
         ]
         for s in a.shift.signals
     ]
-    caption = "Power: flight over simulation. At its limit, step (quantisation): simulation → flight"
+    caption = (
+        "Evidence: energy distance in standard deviations of its permutations. Power: flight over simulation. At its "
+        "limit, step (quantisation): simulation → flight"
+    )
     return Table(caption, head, rows, numeric=tuple(range(1, len(head))))
 
 

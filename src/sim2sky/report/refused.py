@@ -33,4 +33,4 @@ def or_refused(compute: Callable[[], T]) -> T | Refused:
 
 def refused_section(name: str, title: str, refused: Refused) -> Section:
     """The part's place in the report."""
-    return Section(name, title, "Not done for these logs.", [Text(f"Cannot tell: {refused.reason}.", "unsure")])
+    return Section(name, title, "There is no answer here.", [Text(f"Not done: {refused.reason}.", "unsure")])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim2sky.errors import FlightLogError, NotSupportedError, Sim2SkyError
 from sim2sky.telemetry.flight_log import FlightLogWriter
 from sim2sky.telemetry.importers import dataflash, mcap_import, ulog
@@ -197,7 +199,8 @@ def _content(path: Path) -> bytes:
 def _contained(path: Path) -> Generator[None, None, None]:
     """Whatever a damaged file makes a parser raise becomes one sentence about that file."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # damaged floats overflow; what comes of it is marked
+            yield
     except Sim2SkyError:
         raise
     except Exception as error:

@@ -14,33 +14,33 @@ import numpy as np
 from sim2sky.errors import FlightLogError, MissingExtraError
 from sim2sky.runtime.link import mavlink
 from sim2sky.telemetry.importers.topics import ForeignLog, Topic
+from sim2sky.telemetry.importers.ulog_repair import repaired
 
 __all__ = ["MAGIC", "read_ulog"]
 
 VTOL_TYPES = range(19, 26)  # MAV_TYPE
 MAGIC = b"ULog\x01\x12\x35"
 MAX_FIELDS = 10_000  # of one topic; PX4's largest has some hundred
+MAX_STEPS_BACK = 20_000
 MAX_DEPTH = 4  # of nested message types; PX4 has 2
 _VERSION_TYPES = ((255, ""), (192, " rc"), (128, " beta"), (64, " alpha"), (0, " dev"))
 
 
 class _BoundedFile(io.BytesIO):
-    """A file that ends early rather than being read forever: pyulog goes through damaged stretches byte by byte."""
+    """A file that ends early rather than being read forever, should pyulog step back too often."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._reads = len(data) // 6 + 100_000  # two per message, of 14 bytes at least
-        self._bytes = 8 * len(data) + 1_000_000
+        self._steps_back = MAX_STEPS_BACK
         self.exhausted = False
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def seek(self, offset: int, whence: int = 0, /) -> int:
         """As `io.BytesIO`."""
-        self._reads -= 1
-        self._bytes -= size or 0
-        if self._reads < 0 or self._bytes < 0:
+        self._steps_back -= 1
+        if self._steps_back < 0:
             self.exhausted = True
-            return b""
-        return super().read(size)
+            return super().seek(0, io.SEEK_END)
+        return super().seek(offset, whence)
 
 
 def _parser() -> Any:
@@ -73,7 +73,8 @@ def read_ulog(path: Path, data: bytes) -> ForeignLog:
         FlightLogError: not a ULog, or of a kind that cannot be read.
         MissingExtraError: pyulog is not installed.
     """
-    parser, file = _parser(), _BoundedFile(data)
+    clean, lost = repaired(data)
+    parser, file = _parser(), _BoundedFile(clean)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             log = parser(file)
@@ -85,9 +86,9 @@ def read_ulog(path: Path, data: bytes) -> ForeignLog:
         fields = {name: values for name, values in d.data.items() if name != "timestamp"}
         if "timestamp" in d.data:
             topics.append(Topic.of(d.name, int(d.multi_id), d.data["timestamp"] * 1e-6, fields))
-    damage = []
+    damage = [f"{lost} bytes are damaged and were skipped"] if lost else []
     if log.file_corruption:
-        damage.append("parts of the file are damaged and were skipped")
+        damage.append("messages are damaged and were skipped")
     if file.exhausted:
         damage.append("the rest of the file is too damaged to be searched")
     info: dict[str, Any] = log.msg_info_dict
