@@ -90,9 +90,8 @@ def identified(
 ) -> tuple[list[RandomizationPatch] | None, str]:
     """Patches of the environments from one excited virtual flight; None where it cannot tell a single parameter."""
     from sim2sky.analysis.excitation_plan import plan_excitation
-    from sim2sky.analysis.identification import identify
-
     from sim2sky.analysis.flights import load_flights
+    from sim2sky.analysis.identification import identify
 
     plan, log = folder / "plan.json", folder / "excited.h5"
     plan.write_bytes(canonical_json(plan_excitation(base.aircraft, 60.0).excitation.to_json()))

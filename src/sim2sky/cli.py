@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky import cli_keys, cli_retrain, cli_target, cli_virtual
+from sim2sky import cli_identify, cli_keys, cli_retrain, cli_target, cli_virtual
 from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
@@ -39,6 +39,8 @@ app = cyclopts.App(
 app.command(cli_keys.app)
 app.command(cli_target.app)
 app.command(log_app)
+app.command(cli_identify.identify)
+app.command(cli_identify.excite)
 app.command(cli_virtual.app)
 app.command(cli_virtual.simulate)
 app.command(cli_retrain.retrain)
@@ -272,6 +274,7 @@ def fly(
         Literal["virtual", "real"] | None, Parameter(help="what the log is labelled; by default what the aircraft says")
     ] = None,
     connect_timeout: Annotated[float, Parameter(help="seconds to wait for the aircraft")] = 30.0,
+    excitation: Annotated[Path | None, Parameter(help="plan of sim2sky excite, added to the commands")] = None,
     json: Json = False,
 ) -> int:
     """Fly a bundle on an aircraft behind ArduPilot, PX4 or a Teensy; Ctrl-C hands back to the autopilot.
@@ -297,6 +300,7 @@ def fly(
         realtime=realtime,
         source=source,
         connect_timeout_s=connect_timeout,
+        excitation=excitation,
     )
     return run_fly(bundle, options, as_json=json)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ class Flight:
 
     def __len__(self) -> int:
         return len(self.time_s)
+
+    def part(self, start: int, stop: int) -> Flight:
+        """The ticks from `start` to before `stop`."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[start:stop] for k, v in arrays.items() if isinstance(v, np.ndarray)})
 
 
 def load_flights(*paths: Path) -> list[Flight]:

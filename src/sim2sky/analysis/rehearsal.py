@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from sim2sky.analysis.flights import Flight
 from sim2sky.config.environment import EnvironmentSettings
+from sim2sky.environments.airframes import airframe
 from sim2sky.environments.disturbances import Scenario, draw_scenario
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.runtime.autopilot import Autopilot
-from sim2sky.runtime.state import Command
+from sim2sky.runtime.state import Command, Setpoint
 
-__all__ = ["Excite", "rehearse"]
+__all__ = ["Excite", "level_start", "rehearse"]
 
 _COLUMNS = (
     "time_s", "roll_rad", "pitch_rad", "yaw_rad", "p_radps", "q_radps", "r_radps", "airspeed_mps", "altitude_m",
@@ -21,6 +23,24 @@ _COLUMNS = (
 )  # fmt: skip
 Excite = Callable[[Command, float], Command]
 """Command and time since the start in s to the command with an excitation added, within the actuators' limits."""
+
+
+def level_start(settings: EnvironmentSettings, seed: int) -> Scenario:
+    """The scenario of a seed, but begun in trimmed level flight with the setpoint to stay there."""
+    a = airframe(settings.aircraft)
+    drawn = draw_scenario(settings, a, seed)
+    speed, yaw, altitude = a.cruise_airspeed_mps, drawn.initial.yaw_rad, drawn.initial.altitude_m
+    return replace(
+        drawn,
+        initial=replace(
+            drawn.initial,
+            airspeed_mps=speed,
+            roll_rad=0.0,
+            pitch_rad=a.trim_alpha_rad,
+            alpha_rad=a.trim_alpha_rad,
+        ),
+        setpoint=Setpoint(altitude_m=altitude, airspeed_mps=speed, heading_rad=yaw, pitch_rad=a.trim_alpha_rad),
+    )
 
 
 def rehearse(

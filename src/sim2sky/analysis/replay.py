@@ -90,7 +90,9 @@ class Replayer:
         self.physics_hz = physics_hz
         self._plant = ReplayPlant(self.airframe, physics_hz)
 
-    def predict(self, windows: Windows, model: Model, starts: Array | None = None) -> Array:
+    def predict(
+        self, windows: Windows, model: Model, starts: Array | None = None, *, added: Array | None = None
+    ) -> Array:
         """What the sensors would have said.
 
         Args:
@@ -98,6 +100,7 @@ class Replayer:
             model: of the aircraft.
             starts: (w, 10) true states to start from, columns `STATE`; by default the measured ones without the
                 model's sensor bias.
+            added: (steps, 4) to the commands of the physics steps, past the delay: a disturbance.
 
         Returns:
             (w, ticks + 1, 8), columns `CHANNELS`, yaw near the measured one; NaN where the replay left the atmosphere.
@@ -119,6 +122,8 @@ class Replayer:
                     starts[:, _IN_START[name]] -= bias[i]
             starts[:, 0] -= bias[CHANNELS.index("airspeed_mps")] / np.sqrt(density_ratio(starts[:, -1]))
         warm, commands = windows.effective_commands(model.action_delay_s, self.physics_hz)
+        if added is not None:
+            commands = commands + added
         self._plant.become(model.parameters)
         flown = self._plant.fly(starts, warm, commands, round(substeps))[:, :, : len(CHANNELS)] + bias
         yaw = np.nan_to_num(windows.measured[:, :, 2])

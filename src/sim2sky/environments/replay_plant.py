@@ -26,10 +26,7 @@ OUTPUTS = (
 )  # fmt: skip
 """What `ReplayPlant.fly` answers; yaw in 0..2 pi, airspeed calibrated, north and east through the air."""
 
-RUN_IC_STEPS = 2
-"""So many steps do the actuators advance in JSBSim's run_ic(), while the aircraft stands still."""
-WARM_STEPS = 12
-"""Last steps before a start that JSBSim's own actuators run through: their rate limits are not linear."""
+FROZEN_RADPS = 1e-12
 
 
 def density_ratio(altitude_m: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -77,7 +74,7 @@ class ReplayPlant(JsbsimPlant):
 
         Args:
             starts: (w, 10) states, columns `STATE`.
-            warm: (w, n, 4) commands of the physics steps before the start, for the actuators; at least `WARM_STEPS`.
+            warm: (w, n, 4) commands of the physics steps before the start, for the actuators.
             commands: (w, ticks * substeps, 4) commands of the physics steps.
             substeps: physics steps per tick.
 
@@ -85,15 +82,19 @@ class ReplayPlant(JsbsimPlant):
             (w, ticks + 1, 11), columns `OUTPUTS`, the first row at the start. NaN from where JSBSim gave up.
         """
         ticks = commands.shape[1] // substeps
-        settled = self._positions(self._mapped(warm[:, :-WARM_STEPS]))
-        last = self._mapped(warm[:, -WARM_STEPS:])
-        mapped = self._mapped(commands)
+        mapped_warm, mapped = self._mapped(warm), self._mapped(commands)
+        positions, settled = self._actuators(mapped_warm)
         velocities = _ground_velocity(starts)
         answer = np.full((len(starts), ticks + 1, len(OUTPUTS)), np.nan)
         for i in range(len(starts)):
             initial = [*starts[i, 3:9].tolist(), *(velocities[i] / FT).tolist(), float(starts[i, 9]) / FT]
             try:
-                rows = self._fly(initial, settled[i].tolist(), last[i].tolist(), mapped[i].tolist(), substeps)
+                rows = self._fly(
+                    initial,
+                    (positions[i].tolist(), settled[i].tolist(), mapped_warm[i, -1].tolist()),
+                    mapped[i].tolist(),
+                    substeps,
+                )
             except RuntimeError:
                 self._load(self.parameters)
                 continue
@@ -107,58 +108,40 @@ class ReplayPlant(JsbsimPlant):
     def _fly(
         self,
         initial: list[float],
-        settled: list[float],
-        warm: list[list[float]],
+        before: tuple[list[float], ...],
         commands: list[list[float]],
         substeps: int,
     ) -> list[list[float]]:
-        fdm, measure, run = self._fdm, self._measure, self._fdm.run
-        aileron, elevator, rudder, throttle = (
-            self._set_aileron,
-            self._set_elevator,
-            self._set_rudder,
-            self._set_throttle,
-        )
+        fdm, measure, run, send = self._fdm, self._measure, self._fdm.run, self._send
         for setter, value in zip(self._initial, initial, strict=True):
             setter(value)
         bandwidth, rate, motor = self._dynamics
-        fdm.suspend_integration()
-        # At 2 / dt the bilinear lag is the mean of two inputs: two steps settle it, whatever it did before.
-        bandwidth(2.0 / self.dt_s)
-        rate(INSTANT_RADPS)
-        motor(2.0 / self.dt_s)
-        aileron(settled[0])
-        elevator(settled[1])
-        rudder(settled[2])
-        throttle(settled[3])
-        run()
-        run()
         a, p = self.airframe, self.parameters
+        positions, settled, last = before
+        fdm.suspend_integration()
+        # An actuator is a lag and then a rate limit, and both have a state. At 2 / dt the bilinear lag is the mean of
+        # two inputs: two steps settle it, whatever it did before.
+        bandwidth(2.0 / self.dt_s)
+        motor(2.0 / self.dt_s)
+        rate(INSTANT_RADPS)
+        send(positions)
+        run()
+        run()
+        rate(FROZEN_RADPS)
+        send(settled)
+        run()
+        run()
         bandwidth(a.actuator_bandwidth_radps * p.actuator_bandwidth_scale)
-        rate(a.surface_rate_limit_radps * p.actuator_rate_scale)
         motor(1.0 / a.throttle_lag_s)
-        for da, de, dr, dt in warm[:-RUN_IC_STEPS]:
-            aileron(da)
-            elevator(de)
-            rudder(dr)
-            throttle(dt)
-            run()
         fdm.resume_integration()
-        da, de, dr, dt = warm[-1]
-        aileron(da)
-        elevator(de)
-        rudder(dr)
-        throttle(dt)
-        fdm.run_ic()
+        send(last)
+        fdm.run_ic()  # advances the lags by two steps
+        rate(a.surface_rate_limit_radps * p.actuator_rate_scale)
         rows = [[get() for get in measure]]
-        last = warm[-1]
         for step, command in enumerate(commands, 1):
             if command != last:
-                da, de, dr, dt = last = command
-                aileron(da)
-                elevator(de)
-                rudder(dr)
-                throttle(dt)
+                send(command)
+                last = command
             run()
             if not step % substeps:
                 rows.append([get() for get in measure])
@@ -179,24 +162,33 @@ class ReplayPlant(JsbsimPlant):
         mapped[..., 3] = commands[..., 3]
         return mapped
 
-    def _positions(self, mapped: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where the actuators' lags are after (w, n, 4) commands, the first one held before: (w, 4), normalised.
+    def _send(self, mapped: list[float]) -> None:
+        """Set what JSBSim's properties get, already mapped."""
+        self._set_aileron(mapped[0])
+        self._set_elevator(mapped[1])
+        self._set_rudder(mapped[2])
+        self._set_throttle(mapped[3])
 
-        JSBSim's lag is the bilinear transform of 1 / (s / bandwidth + 1).
+    def _actuators(self, mapped: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The actuators after (w, n, 4) commands, the first one held before: their positions (w, 4), normalised, and
+        where a lag must rest (w, 4) so that `run_ic`, with the last command, brings it where it is.
+
+        As in JSBSim: a lag, which is the bilinear transform of 1 / (s / bandwidth + 1), and then the rate limit.
         """
-        from scipy.signal import lfilter
-
-        a = self.airframe
-        surfaces = a.actuator_bandwidth_radps * self.parameters.actuator_bandwidth_scale
+        a, p = self.airframe, self.parameters
+        surfaces = a.actuator_bandwidth_radps * p.actuator_bandwidth_scale
+        x = self.dt_s * np.array([surfaces, surfaces, surfaces, 1.0 / a.throttle_lag_s])
+        gain, pole = x / (2.0 + x), (2.0 - x) / (2.0 + x)
+        rate = a.surface_rate_limit_radps * p.actuator_rate_scale / a.surface_limit_rad
+        largest = self.dt_s * np.array([rate, rate, rate, np.inf])
         clipped = np.clip(mapped, [-1.0, -1.0, -1.0, 0.0], 1.0)
-        end = np.empty((len(mapped), len(CHANNELS)))
-        for channels, bandwidth in ((slice(0, 3), surfaces), (slice(3, 4), 1.0 / a.throttle_lag_s)):
-            x = self.dt_s * bandwidth
-            gain, pole = x / (2.0 + x), (2.0 - x) / (2.0 + x)
-            part = clipped[:, :, channels]
-            state = part[:, :1] * (1.0 - gain)  # the filter's state where input and output rest at the first command
-            end[:, channels] = lfilter([gain, gain], [1.0, -pole], part, axis=1, zi=state)[0][:, -1]
-        return end
+        before = lag = position = clipped[:, 0]
+        for step in range(1, clipped.shape[1]):
+            command = clipped[:, step]
+            lag = gain * (command + before) + pole * lag
+            position = position + np.clip(lag - position, -largest, largest)
+            before = command
+        return position, (lag - gain * (2.0 + pole) * before) / (pole * (gain + pole))
 
 
 def _ground_velocity(starts: NDArray[np.float64]) -> NDArray[np.float64]:

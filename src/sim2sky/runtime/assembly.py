@@ -11,6 +11,7 @@ from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import BundleError
 from sim2sky.runtime.autopilot import Autopilot, AutopilotGains
+from sim2sky.runtime.excitation import Excitation
 from sim2sky.runtime.flight_agent import FlightAgent
 from sim2sky.runtime.inference import load_backend, preflight, replay_golden, tolerance_of
 from sim2sky.runtime.limits import SafetyLimits
@@ -72,6 +73,7 @@ def supervised_agent(
     paced: bool = True,
     realtime: bool = False,
     worker: str = WORKER,
+    excitation: Excitation | None = None,
 ) -> Generator[tuple[FlightAgent, PolicyProcess], None, None]:
     """A bundle ready to fly an aircraft: this process keeps guard and fallback law, the policy runs in a child process,
     which is ended with the context.
@@ -81,6 +83,7 @@ def supervised_agent(
         paced: time goes on by itself, so the policy is late after `DEADLINE` of a control period; else lockstep.
         realtime: the policy process asks for real-time scheduling.
         worker: module that the policy process runs.
+        excitation: added to what the policy proposes.
 
     Yields:
         The agent, and its policy process, which says how often and why it was started again.
@@ -99,7 +102,7 @@ def supervised_agent(
         realtime=realtime,
         worker=worker,
     ) as policy:
-        yield FlightAgent(contract, policy, monitor), policy
+        yield FlightAgent(contract, policy, monitor, excitation), policy
 
 
 def _tolerance(bundle: Bundle, given: float | None) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import ContractError
+from sim2sky.runtime.excitation import Excitation
 from sim2sky.runtime.inference import Backend
 from sim2sky.runtime.observation import ObservationBuilder
 from sim2sky.runtime.safety import Mode, SafetyMonitor
@@ -48,12 +49,15 @@ class FlightAgent:
         contract: continuous actions on the four channels, observations the runtime can compute.
         policy: the loaded policy.
         monitor: the guard.
+        excitation: added to what the policy proposes, before the guard; it begins with the first tick after a reset.
 
     Raises:
         ContractError: the contract asks for something the runtime cannot fly.
     """
 
-    def __init__(self, contract: Contract, policy: Backend, monitor: SafetyMonitor) -> None:
+    def __init__(
+        self, contract: Contract, policy: Backend, monitor: SafetyMonitor, excitation: Excitation | None = None
+    ) -> None:
         output = contract.output
         if output.kind != "continuous" or tuple(s.name for s in output.signals) != CHANNELS:
             raise ContractError(
@@ -65,6 +69,7 @@ class FlightAgent:
         self._policy = policy
         self._builder = ObservationBuilder(contract)
         self._signals = output.signals
+        self._excitation = excitation
         self.reset()
 
     @property
@@ -78,6 +83,7 @@ class FlightAgent:
         self._builder.reset()
         self._policy.reset()
         self.monitor.reset()
+        self._excited_ns: int | None = None
 
     def tick(self, sample: Sample, setpoint: Setpoint, now_ns: int, *, battery_v: float = math.nan) -> Tick:
         """One control step.
@@ -98,6 +104,9 @@ class FlightAgent:
             proposed = Command(*(s.command(a) for s, a in zip(self._signals, answer, strict=True)))
         else:
             proposed = _NO_COMMAND
+        if self._excitation is not None:
+            self._excited_ns = now_ns if self._excited_ns is None else self._excited_ns
+            proposed = self._excitation.add(proposed, (now_ns - self._excited_ns) / 1e9)
         guarded = self.monitor.guard(sample, setpoint, proposed, now_ns, health)
         if guarded.mode is not Mode.POLICY:
             answer = [s.action(c) for s, c in zip(self._signals, guarded.command, strict=True)]

@@ -19,6 +19,7 @@ from sim2sky.errors import EXIT_FAIL, EXIT_INTERRUPTED, EXIT_PASS, ConfigError, 
 from sim2sky.runtime.assembly import supervised_agent
 from sim2sky.runtime.autopilot import AutopilotGains
 from sim2sky.runtime.clock import Clock, RealClock
+from sim2sky.runtime.excitation import Excitation
 from sim2sky.runtime.flight_loop import FlightLoop, FlightSummary
 from sim2sky.runtime.fly_options import (
     FlyOptions,
@@ -52,9 +53,16 @@ def fly(bundle: Bundle, options: FlyOptions, say: Callable[[str], None], *, work
         KeyboardInterrupt: Ctrl-C or SIGTERM, after handing back.
     """
     contract, clock = bundle.contract, RealClock()
+    config = {"vehicle": contract.vehicle, "task": contract.task}
+    excitation = None
+    if options.excitation is not None:
+        excitation = Excitation.load(options.excitation, aircraft=contract.vehicle)
+        config["excitation"] = excitation.digest
     with ExitStack() as stack:
         stack.enter_context(_terminated_as_interrupted())
-        agent, policy = stack.enter_context(supervised_agent(bundle, realtime=options.realtime, worker=worker))
+        agent, policy = stack.enter_context(
+            supervised_agent(bundle, realtime=options.realtime, worker=worker, excitation=excitation)
+        )
         vehicle = stack.enter_context(_vehicle(bundle, options, clock))
         say(f"waiting for the aircraft on {options.address}")
         vehicle.connect(options.connect_timeout_s)
@@ -64,7 +72,7 @@ def fly(bundle: Bundle, options: FlyOptions, say: Callable[[str], None], *, work
             LogMetadata(
                 _label(options.source, vehicle), bundle.agent, bundle.digest, contract.hash, contract.rate_hz,
                 datetime.now(timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017 - Python 3.10
-                {"vehicle": contract.vehicle, "task": contract.task},
+                config,
             ),
             contract,
             overwrite=options.overwrite,
@@ -184,6 +192,7 @@ def main(arguments: Sequence[str], *, worker: str = WORKER) -> int:
             realtime=given.realtime,
             source=given.source,
             connect_timeout_s=given.connect_timeout,
+            excitation=given.excitation,
         )
         summary = fly(open_bundle(given.bundle), options, _say, worker=worker)
     except Sim2SkyError as error:

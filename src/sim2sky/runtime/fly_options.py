@@ -46,6 +46,7 @@ class FlyOptions:
         realtime: ask for real-time scheduling.
         source: what the log is labelled; None decides by what the aircraft says of itself.
         connect_timeout_s: how long to wait for the aircraft.
+        excitation: plan to add to the policy's commands.
     """
 
     teensy: bool
@@ -61,6 +62,7 @@ class FlyOptions:
     realtime: bool
     source: Source | None
     connect_timeout_s: float
+    excitation: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.
@@ -94,6 +96,7 @@ class FlyOptions:
         realtime: bool,
         source: Source | None,
         connect_timeout_s: float,
+        excitation: Path | None = None,
     ) -> FlyOptions:
         """From the words of a command line.
 
@@ -115,6 +118,7 @@ class FlyOptions:
             realtime,
             source,
             connect_timeout_s,
+            excitation,
         )
 
 
@@ -198,5 +202,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument("--realtime", action="store_true", help="real-time scheduling where the system allows it")
     p.add_argument("--source", choices=("virtual", "real"), help="what the log is labelled")
     p.add_argument("--connect-timeout", type=float, default=30.0, help="seconds to wait for the aircraft")
+    p.add_argument("--excitation", type=Path, help="plan of sim2sky excite, added to the policy's commands")
     p.add_argument("--json", action="store_true", help="print the summary as JSON")
     return p

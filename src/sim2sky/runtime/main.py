@@ -21,6 +21,7 @@ from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, Sim2SkyError
 from sim2sky.runtime import messages
 from sim2sky.runtime.assembly import supervised_agent
 from sim2sky.runtime.clock import RealClock
+from sim2sky.runtime.excitation import Excitation
 from sim2sky.runtime.fly import main as fly_main
 from sim2sky.runtime.link import open_link
 from sim2sky.runtime.loop import WANTED, AgentLoop
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SEED",
         help="the plant is the virtual aircraft of this seed: label the log",
     )
+    parser.add_argument("--excitation", type=Path, help="plan of sim2sky excite, added to the policy's commands")
     parser.add_argument("--start-time", default="", help="ISO 8601 time to note in the log")
     parser.add_argument("--tolerance", type=float, help="largest golden error; default what the bundle says")
     parser.add_argument("--connect-timeout", type=float, default=30.0, help="seconds to wait for the plant")
@@ -79,6 +81,10 @@ def _fly(options: argparse.Namespace, worker: str) -> int:
     config: dict[str, Any] = {"vehicle": contract.vehicle, "task": contract.task}
     if options.virtual_aircraft is not None:
         config["virtual_aircraft"] = {"seed": options.virtual_aircraft}
+    excitation = None
+    if options.excitation is not None:
+        excitation = Excitation.load(options.excitation, aircraft=contract.vehicle)
+        config["excitation"] = excitation.digest
     metadata = LogMetadata(
         "hil" if options.virtual_aircraft is None else "virtual",
         bundle.agent,
@@ -91,7 +97,13 @@ def _fly(options: argparse.Namespace, worker: str) -> int:
     with ExitStack() as stack:
         agent, policy = stack.enter_context(
             supervised_agent(
-                bundle, options.format, tolerance=options.tolerance, paced=paced, realtime=paced, worker=worker
+                bundle,
+                options.format,
+                tolerance=options.tolerance,
+                paced=paced,
+                realtime=paced,
+                worker=worker,
+                excitation=excitation,
             )
         )
         wait_s = 0.0 if paced else LOCKSTEP_WAIT_S
