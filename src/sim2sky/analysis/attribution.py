@@ -43,6 +43,9 @@ Array = NDArray[np.float64]
 CANNOT_TELL = "cannot tell"
 NOTHING = "nothing to explain"
 LEVEL = 0.05
+MODEL_ERROR, FEW = 0.03, 2
+"""Share of what it explains by which a replay is off (errors of the starts, above all); a cause with more than a few
+parameters fits those as well, and must be better by that much."""
 MARGIN = 3.0
 """Log Bayes factor by which the first cause must lead the second (20 to 1)."""
 LEAST_SHARE = 0.5
@@ -250,10 +253,8 @@ class _Ranking:
         if iterations and not exact:
             starts.append({name: 0.5 * x for name, x in start.items()})
         if hypothesis.cause == "action map" and not exact:
-            if len(hypothesis.parameters) == 1:
-                starts.append(dict.fromkeys(hypothesis.parameters, -2.0))  # the surface moves the wrong way
-            else:
-                starts.append({n: -1.0 if n.startswith("command_scale") else 1.0 for n in hypothesis.parameters})
+            # All of a surface's travel the wrong way, or two surfaces exchanged altogether.
+            starts.append({n: 1.0 if n.startswith("command_swap") else -2.0 for n in hypothesis.parameters})
         fitted = fit(self._measured, hypothesis, starts, self._drift, self._temper, exact=exact, iterations=iterations)
         return _credible(fitted)
 
@@ -276,9 +277,11 @@ def _credible(fitted: Fit) -> Fit:
 
 
 def _discounted(fitted: Fit, before: Array, temper: float, excess: float) -> float:
-    """Log Bayes factor where the likelihood counts for 1 / `excess`; Occam's factor stays."""
-    gain = 0.5 * float((before - fitted.misfit).sum()) / temper
-    return fitted.log_bayes - max(gain, 0.0) * (1.0 - 1.0 / excess)
+    """Log Bayes factor where the likelihood counts for 1 / `excess`, Occam's factor as before, and replays are not
+    believed to the last per cent."""
+    gain = max(0.5 * float((before - fitted.misfit).sum()) / temper, 0.0)
+    flexible = MODEL_ERROR if len(fitted.values) > FEW else 0.0
+    return fitted.log_bayes - gain * (1.0 - (1.0 - flexible) / excess)
 
 
 def _features(
