@@ -32,28 +32,42 @@ def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path 
     with extras():
         from sim2sky.analysis.sim_to_real_gap import SimToRealGapAnalyzer
 
+        if report is not None:
+            from sim2sky.report.html import require_writable
+
+            require_writable(report)
         analyzer = SimToRealGapAnalyzer(strict=strict)
         analyzer.load_sim_data(sim)
         analyzer.load_real_data(real)
         analysis = analyzer.analyse()
         if report is not None:
-            from sim2sky.report.gap_report import write_gap_report
-            from sim2sky.report.refused import or_refused
-            from sim2sky.report.replay_section import replays
-
-            command = ["sim2sky", "gap", str(sim), str(real), "--report", str(report)]
-            write_gap_report(
-                report,
-                analysis,
-                replay=or_refused(lambda: replays(analysis)),
-                command=shlex.join(command if strict else [*command, "--no-strict"]),
-            )
-            print(f"report: {report}", file=sys.stderr)
+            options = [] if strict else ["--no-strict"]
+            command = shlex.join(["sim2sky", "gap", str(sim), str(real), "--report", str(report), *options])
+            _report(report, analysis, command=command)
     if as_json:
         print_json(analysis.to_json())
     else:
         print(render(analysis))
     return _EXIT[analysis.decision]
+
+
+def _report(path: Path, analysis: GapAnalysis, *, command: str) -> None:
+    """Write the report, with causes; what cannot be found out says so there."""
+    from rich.console import Console
+
+    from sim2sky.analysis.attribution import attribute
+    from sim2sky.analysis.flights import load_flights
+    from sim2sky.report.gap_report import write_gap_report
+    from sim2sky.report.refused import or_refused
+    from sim2sky.report.replay_section import replays
+
+    with Console(stderr=True).status("looking for causes") as status:
+        logs = (analysis.sim.path, analysis.real.path)
+        attribution = or_refused(lambda: attribute(*(load_flights(log) for log in logs)))
+        replay = or_refused(lambda: replays(analysis))
+        status.update("writing the report")
+        write_gap_report(path, analysis, attribution=attribution, replay=replay, command=command)
+    print(f"report: {path}", file=sys.stderr)
 
 
 def render(a: GapAnalysis) -> str:

@@ -15,6 +15,7 @@ from tests.flight_support import make_bundle
 from tests.gap_support import RATE_HZ, Synthetic, spread, write_log
 
 from sim2sky import cli
+from sim2sky.analysis.attribution import attribute
 from sim2sky.analysis.events import FlightEvent
 from sim2sky.analysis.flights import load_flights
 from sim2sky.analysis.shift import BandRatio, ShiftReport, SignalShift, TimingShift
@@ -253,7 +254,7 @@ def pair(tmp_path_factory):
     base = EnvironmentSettings.model_validate({"task": {"duration_s": 8.0, "hold_s": 2.0}})
     job = FlightJob.of(make_bundle(folder / "bundle", base), nominal_aircraft(base))
     late = replace(job, environment=single_cause("delay", 1, nominal_aircraft(base)))
-    simulate(job, range(4), folder / "sim.h5")
+    simulate(job, range(10), folder / "sim.h5")
     simulate(late, range(10, 14), folder / "virtual.h5", source="virtual")
     return analyse(folder / "sim.h5", folder / "virtual.h5")
 
@@ -285,6 +286,14 @@ def test_long_logs_are_sampled_evenly_and_short_ones_taken_whole(pair):
     assert len(_sample([longest])[0]) == SAMPLE_S * flights[0].rate_hz
 
 
+def test_a_hidden_delay_is_named_in_the_report(pair):
+    found = attribute(load_flights(pair.sim.path), load_flights(pair.real.path))
+    part = section(gap_page(pair, attribution=found), "causes")
+    assert part.blocks[0].text.startswith(("Most likely: delay.", "Cannot tell", "Nothing to explain"))
+    if found.causes:
+        assert next(b for b in part.blocks if isinstance(b, Table)).rows[0][0] == found.causes[0].name
+
+
 def test_what_cannot_be_replayed_says_so_and_the_rest_stands(tmp_path):
     unknown = {"task": CONFIG["task"]}
     a = analyse(
@@ -301,13 +310,19 @@ def test_what_cannot_be_replayed_says_so_and_the_rest_stands(tmp_path):
 # The command --------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_the_report_and_keeps_its_answer(logs, tmp_path, capsys):
-    path = tmp_path / "gap.html"
+def test_the_command_writes_the_report_and_keeps_its_answer(tmp_path_factory, tmp_path, capsys):
+    path, folder = tmp_path / "gap.html", tmp_path_factory.mktemp("few")  # too few for an attribution
+    logs = [
+        write_log(folder / "sim.h5", [flown(i, 0.2) for i in range(4)], config=CONFIG),
+        write_log(folder / "real.h5", [flown(i, 0.8) for i in range(50, 54)], source="virtual", config=CONFIG),
+    ]
     assert cli.run(["gap", *map(str, logs), "--report", str(path), "--json"]) == 1
     out = capsys.readouterr()
     assert json.loads(out.out)["decision"] == "RETRAIN" and str(path) in out.err
     page = path.read_text()
-    assert f"sim2sky gap {logs[0]} {logs[1]} --report {path}" in page and 'id="replay"' in page
+    assert (
+        f"sim2sky gap {logs[0]} {logs[1]} --report {path}" in page and 'id="replay"' in page and 'id="causes"' in page
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["gap.html"]
 
 

@@ -347,7 +347,7 @@ def _refuse_too_few(sim: Sequence[Flight], real: Sequence[Flight]) -> None:
     looked_at = len(sim) // 2
     if not looked_at or not real or math.comb(looked_at + len(real), len(real)) < LEAST_GROUPINGS:
         raise NotSupportedError(
-            f"not supported: attributing a gap with {len(sim)} simulated and {len(real)} real flights",
+            f"attributing a gap with {len(sim)} simulated and {len(real)} real flights",
             hint="fly more: 10 simulated and 4 real flights are the least, 30 and 10 are good",
         )
 
@@ -368,6 +368,6 @@ def _window_length(sim: Sequence[Flight], real: Sequence[Flight]) -> float:
     if reason is not None:
         raise reason
     raise NotSupportedError(
-        f"not supported: attributing a gap with less than {LEAST_WINDOWS} windows of {LENGTHS_S[-1]:g} s in flight",
+        f"attributing a gap with less than {LEAST_WINDOWS} windows of {LENGTHS_S[-1]:g} s in flight",
         hint="the logs are too short: fly longer",
     )

@@ -33,6 +33,7 @@ MARGIN = 0.20
 RELEVANT_SUCCESS = 0.15
 """A loss of success that is a gap where it is evident: the specification's threshold, tighter than the margin."""
 MOST_FLIGHTS = 100_000
+FEWEST = 2  # flights on each side that can be evidence
 FULL = 0.99  # of the planned duration: the log may lack the last ticks
 
 
@@ -168,8 +169,8 @@ def compare_metric(
         return MetricComparison(metric, _mean(a), _mean(b), a, b, nan, nan, nan, nan, False, False, "missing", reason)
 
     if not a or not b:
-        side = "simulated" if not a else "real"
-        return missing(f"no {side} flight can tell the {metric.label}")
+        which = "both logs lack" if not a and not b else f"the {'first' if not a else 'second'} log lacks"
+        return missing(f"{which} what tells the {metric.label}")
     if metric.kind == "ratio":
         if min(a) <= 0.0 or min(b) <= 0.0:
             return missing(f"a {metric.label} of zero has no ratio")
@@ -194,7 +195,9 @@ def _with_effect(c: MetricComparison, arms: Arms, confidence: float, p_factor: f
 
 
 def _with_p(c: MetricComparison, p: float, confidence: float) -> MetricComparison:
-    evident = p <= 1.0 - confidence
+    arms = c.arms
+    # One flight is an anecdote, however unlikely: whatever befell it befell it alone.
+    evident = p <= 1.0 - confidence and arms is not None and min(arms.n_sim, arms.n_real) >= FEWEST
     relevant = _loss(c, c.estimate) >= (RELEVANT_SUCCESS if c.is_difference else MARGIN) - 1e-12
     worst = c.low if c.metric.worse == "lower" else c.high
     finding: Finding = "gap" if evident and relevant else "no gap" if _loss(c, worst) < MARGIN else "undecided"

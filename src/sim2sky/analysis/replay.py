@@ -111,7 +111,7 @@ class Replayer:
         substeps = self.physics_hz / windows.rate_hz
         if abs(substeps - round(substeps)) > 1e-6:
             raise NotSupportedError(
-                f"not supported: replaying samples of {windows.rate_hz:g} Hz at {self.physics_hz:g} Hz",
+                f"replaying samples of {windows.rate_hz:g} Hz at {self.physics_hz:g} Hz",
                 hint="the physics rate must be a multiple of the flights' rate",
             )
         bias = np.array([model.sensor_bias.get(name, 0.0) for name in CHANNELS])

@@ -59,6 +59,7 @@ class _Side:
     task: TaskSettings | None
     stated: bool
     flights: tuple[FlightData, ...]
+    vehicle: str
 
 
 class SimToRealGapAnalyzer:
@@ -245,7 +246,7 @@ def _load(path: Path) -> _Side:
         config = m.config
         stated = isinstance(config.get("task"), dict) or isinstance((config.get("environment") or {}).get("task"), dict)
         summary = LogSummary(path, m.source, m.agent, m.bundle_digest, m.contract_hash, m.rate_hz, ())
-        return _Side(summary, task, stated, tuple(flights))
+        return _Side(summary, task, stated, tuple(flights), str(config.get("vehicle", "")))
 
 
 def _check_comparable(sim: _Side, real: _Side) -> None:
@@ -283,6 +284,8 @@ def _warnings(first: _Side, second: _Side, planned_s: float) -> list[str]:
         told.append(f"{real.path.name} is of a virtual aircraft: nothing here is about a real one")
     if not (sim.bundle_digest and real.bundle_digest):
         told.append("a log does not say which bundle flew: that both flew the same agent is not checked")
+    if first.vehicle and second.vehicle and first.vehicle != second.vehicle:
+        told.append(f"the logs name two vehicles, '{first.vehicle}' and '{second.vehicle}'")
     if sim.rate_hz and real.rate_hz and not math.isclose(sim.rate_hz, real.rate_hz, rel_tol=0.02):
         told.append(f"control rates differ: {sim.rate_hz:g} Hz and {real.rate_hz:g} Hz")
     if any(f.duration_s > LONGER * planned_s for f in second.flights):

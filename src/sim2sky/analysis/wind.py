@@ -61,9 +61,7 @@ def estimate_wind(flight: Flight) -> Wind:
     difference = ground_velocity(flight) - np.column_stack([speed * cos, speed * sin])
     good = np.isfinite(difference).all(axis=1)
     if good.sum() < 3:
-        raise NotSupportedError(
-            f"not supported: the wind of {flight.name}", hint="it takes position, airspeed and heading in the log"
-        )
+        raise NotSupportedError(f"the wind of {flight.name}", hint="it takes position, airspeed and heading in the log")
     one, zero = np.ones(good.sum()), np.zeros(good.sum())
     speed, cos, sin = speed[good], cos[good], sin[good]
     # What is measured too high makes the wind look the other way.

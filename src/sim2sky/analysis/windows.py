@@ -107,7 +107,7 @@ def cut_windows(flights: Sequence[Flight], length_s: float, *, every_s: float | 
     which, first, measured, starts, controls = (np.concatenate(part) for part in zip(*parts, strict=True))
     if not len(first):
         raise NotSupportedError(
-            f"not supported: replaying flights without {length_s:g} s of commands and states in a row",
+            f"replaying flights without {length_s:g} s of commands and states in a row",
             hint="it takes attitude, rates, airspeed, altitude and the commands, at one rate",
         )
     return Windows(tuple(flights), which, first, measured, starts, controls, before, rate)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sim2sky.analysis.attribution import Attribution
 from sim2sky.analysis.flight_metrics import flights_of
 from sim2sky.analysis.gap_analysis import GapAnalysis, LogSummary
+from sim2sky.report.cause_section import attribution_section
 from sim2sky.report.flight_sections import Arm, event_section, history_section, shift_section, spectrum_section
 from sim2sky.report.html import write_page
 from sim2sky.report.inputs import InputFile, input_section
@@ -27,14 +29,20 @@ BANNERS = {
 
 
 def write_gap_report(
-    path: Path, analysis: GapAnalysis, *, replay: Sequence[Replay] | Refused | None = None, command: str = ""
+    path: Path,
+    analysis: GapAnalysis,
+    *,
+    attribution: Attribution | Refused | None = None,
+    replay: Sequence[Replay] | Refused | None = None,
+    command: str = "",
 ) -> None:
     """Write the report of an analysis; the logs it names are read again for histories, spectra and hashes.
 
     Args:
         path: of the HTML file.
         analysis: what was found.
-        replay: how far replays drift, or why nobody knows; the report has no such part where it is None.
+        attribution, replay: causes, how far replays drift; or why nobody knows. The
+            report has no such part where it is None.
         command: that made it, as it was typed.
 
     Raises:
@@ -42,10 +50,17 @@ def write_gap_report(
         ConfigError: the file cannot be written.
         MissingExtraError: jinja2, plotly or matplotlib is not installed.
     """
-    write_page(path, to_html(gap_page(analysis, replay=replay, command=command)))
+    page = gap_page(analysis, attribution=attribution, replay=replay, command=command)
+    write_page(path, to_html(page))
 
 
-def gap_page(a: GapAnalysis, *, replay: Sequence[Replay] | Refused | None = None, command: str = "") -> Page:
+def gap_page(
+    a: GapAnalysis,
+    *,
+    attribution: Attribution | Refused | None = None,
+    replay: Sequence[Replay] | Refused | None = None,
+    command: str = "",
+) -> Page:
     """The report before it is HTML; see `write_gap_report`."""
     (sim, sim_file), (real, real_file) = _read(a.sim, simulated=True), _read(a.real, simulated=False)
     agent = a.real.agent or a.sim.agent or "an agent without a name"
@@ -55,6 +70,7 @@ def gap_page(a: GapAnalysis, *, replay: Sequence[Replay] | Refused | None = None
         bar_section(a),
         history_section(a, sim, real),
         event_section(a),
+        attribution_section(attribution),
         replay_section(replay),
         spectrum_section(sim, real),
         shift_section(a),

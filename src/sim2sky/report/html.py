@@ -7,10 +7,13 @@ that nothing a log says can reach the network or run. jinja2 and plotly are impo
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Generator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 from sim2sky.errors import ConfigError, MissingExtraError
 from sim2sky.telemetry.log_files import replacing
 
-__all__ = ["number", "plotting_library", "render", "signed", "size_of", "write_page"]
+__all__ = ["number", "plotting_library", "render", "require_writable", "signed", "size_of", "write_page"]
 
 UNKNOWN = "n/a"
 
@@ -61,9 +64,27 @@ def write_page(path: Path, page: str) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
+    with _writing(path), replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def require_writable(path: Path) -> None:
+    """Find out before the work is done whether its report can be written; nothing is left behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    with _writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Generator[None, None, None]:
     try:
-        with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        yield
     except OSError as error:
         raise ConfigError(
             f"cannot write the report {path}: {error.strerror or error}",

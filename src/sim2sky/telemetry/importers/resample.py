@@ -70,7 +70,7 @@ def resample(channel: Channel, ticks_s: FloatArray) -> FloatArray:
         count = np.maximum(high - low, 1)
         # Samples of one side only would give the mean of another moment.
         centre = _mean(t - t[0], low, high, count) + t[0]
-        several &= np.abs(centre - ticks_s) <= 0.25 * tick
+        several &= np.abs(centre - ticks_s) <= 0.55 * period
         result[several] = ((sums[high] - sums[low]) / count + values[0])[several]
     return _wrapped(result) if angle else result
 
