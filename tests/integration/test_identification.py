@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -329,6 +331,19 @@ def test_a_plan_for_nothing_or_too_long_is_refused():
         plan_excitation("concorde")
     with pytest.raises(ConfigError, match="excitation of"):
         plan_excitation("aerosonde", 5.0)
+
+
+# Benchmark ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_counts_what_it_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    benchmark = importlib.import_module("identification")
+    tally = benchmark.run(1, 3, 20.0, 2.0)
+    assert tally.quiet == tally.refused == 1
+    assert set(tally.errors) == set(tally.inside) >= {"action_delay_s", "Clda"}
+    assert np.mean([hit for hits in tally.inside.values() for hit in hits]) > 0.7
+    assert "quiet flights refused: 1 of 1" in benchmark.report(tally)
 
 
 # Commands -------------------------------------------------------------------------------------------------------------
