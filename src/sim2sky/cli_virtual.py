@@ -90,6 +90,7 @@ def fly(
     seed: Seed,
     log: Log,
     flights: Annotated[int, Parameter(help="how many")] = 10,
+    excitation: Annotated[Path | None, Parameter(help="plan of sim2sky excite, added to the agent's commands")] = None,
     config: Config = None,
     overwrite: Overwrite = False,
 ) -> int:
@@ -117,6 +118,7 @@ def fly(
                     seed,
                     flights,
                     log,
+                    excitation=excitation,
                     overwrite=overwrite,
                     start_time=datetime.now(UTC).isoformat(timespec="seconds"),
                     link=settings.hil_link,

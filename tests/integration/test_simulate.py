@@ -65,6 +65,21 @@ def test_it_is_the_log_that_the_flight_agent_writes_in_a_process_of_its_own(bund
             assert max(worst.values()) < tolerance, (table, worst)
 
 
+@pytest.mark.parametrize("task", ["hsa", "attitude", "rate"])
+@pytest.mark.parametrize("aircraft", ["ultrastick25e", "aerosonde"])
+def test_every_task_of_every_aircraft(task: str, aircraft: str, tmp_path: Path) -> None:
+    env = EnvironmentSettings.model_validate(
+        {"aircraft": aircraft, "task": {"name": task, "duration_s": 3, "hold_s": 1}}
+    )
+    job = job_of(make_bundle(tmp_path / "bundle", env), hidden_aircraft(3, env))
+    (outcome,) = simulate(job, [1], tmp_path / "sim.h5")
+    with read_flight_log(tmp_path / "sim.h5") as log:
+        assert (log.metadata.config["vehicle"], log.metadata.config["task"]) == (aircraft, task)
+        assert len(log.episodes[0]) == 60 and log.episodes[0].termination == outcome.termination == "completed"
+        moving = np.ptp(log.episodes[0]["setpoints"], axis=0)[5:] > 0.0
+        assert moving.all() if task == "rate" else not moving.any()
+
+
 def test_the_states_are_what_was_measured_not_the_truth(bundle: Bundle, tmp_path: Path) -> None:
     biased = single_cause("sensor bias", 1, SHORT)
     ((name, (bias, _)),) = biased.disturbances.sensors.offsets.items()

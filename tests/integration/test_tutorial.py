@@ -9,17 +9,21 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.ssh_support import USER, SshServer, ssh_server
+
+from sim2sky.analysis.sim_to_real_gap import SimToRealGapAnalyzer
+from sim2sky.telemetry.flight_log import read_flight_log
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 EXITS = {
     "modle.zip": 2, "my.yaml": 2, "--episodes 5": 3, "--episodes 2": 3, "--targets fleet.yaml": 1,
-    "pi:raspberry@": 2, "raspberrypi.local$": 2, "elsewhere": 2,
+    "pi:raspberry@": 2, "raspberrypi.local$": 2, "elsewhere": 2, "gap sim.h5 real.h5": 1,
 }  # fmt: skip
 """Exit codes of commands that hold, or with `$` end with, these words; every other one must exit with 0."""
 PI = "pi@raspberrypi.local"
@@ -112,6 +116,31 @@ def test_page_does_what_it_shows(page, tmp_path):
             wanted = next((c for mark, c in EXITS.items() if mark in f"{command}$"), 0)
             assert code == wanted, f"$ {command}\n{printed}"
             assert matches(expected, printed), f"$ {command}\nexpected:\n{expected}\nprinted:\n{printed}"
+    AFTERWARDS.get(page.stem, lambda _: None)(tmp_path)
+
+
+def the_gap_has_shrunk(folder: Path) -> None:
+    """Not only against a simulator that was refitted: the same aircraft is flown better, in the very same flights."""
+    analyses = []
+    for sim, real in (("sim.h5", "real.h5"), ("sim_again.h5", "real_again.h5")):
+        analyzer = SimToRealGapAnalyzer()
+        analyzer.load_sim_data(folder / sim)
+        analyzer.load_real_data(folder / real)
+        analyses.append(analyzer.analyse())
+    assert [a.decision for a in analyses] == ["RETRAIN", "DEPLOYED"]
+    before, after = (next(m for m in a.metrics if m.metric.name == "tracking_error") for a in analyses)
+    assert abs(after.estimate - 1.0) < abs(before.estimate - 1.0) / 2.0
+    with read_flight_log(folder / "real.h5") as first, read_flight_log(folder / "real_again.h5") as again:
+        assert first.metadata.source == again.metadata.source == "virtual"
+        n = len(first)
+        assert [e.seed for e in first.episodes] == [e.seed for e in again.episodes[:n]]
+        assert sum(e.success for e in again.episodes[:n]) > sum(e.success for e in first.episodes)
+    assert len(before.real_values) == n
+    better = [a < b for a, b in zip(after.real_values, before.real_values, strict=False)]
+    assert sum(better) > 0.7 * n, (before.real_values, after.real_values)
+
+
+AFTERWARDS: dict[str, Callable[[Path], None]] = {"closing-the-loop": the_gap_has_shrunk}
 
 
 def test_the_comparison_can_fail():

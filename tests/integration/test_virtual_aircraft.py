@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sim2sky.environments.hidden_aircraft import hidden_aircraft, nominal_aircra
 from sim2sky.errors import LinkError
 from sim2sky.hil.hil_test import compare_logs
 from sim2sky.hil.virtual_aircraft import flight_seeds, fly_virtual_aircraft, installed_agent
+from sim2sky.runtime.excitation import Excitation, Sine
 from sim2sky.runtime.main import main
 from sim2sky.telemetry.flight_log import read_flight_log
 from sim2sky.validation.flight import FlightJob
@@ -224,6 +226,67 @@ def test_an_agent_of_an_older_release_says_what_it_does_not_know(bundle: Bundle,
         with pytest.raises(LinkError, match="unrecognized arguments"):
             fly_virtual_aircraft(older, SHORT, SEED, 1, tmp_path / "real.h5")
     assert not list(tmp_path.iterdir())
+
+
+# Excited -------------------------------------------------------------------------------------------------------------
+
+
+def plan_for(aircraft: str, folder: Path, end_s: float = 6.0) -> Path:
+    plan = Excitation(aircraft, (Sine("aileron", 0.1, 1.0, 1.0, 0.0, 0.0, end_s),))
+    path = folder / "plan.json"
+    path.write_text(json.dumps(plan.to_json()))
+    return path
+
+
+def test_a_planned_excitation_is_flown_and_makes_the_flight_as_long_as_the_plan(bundle: Bundle, tmp_path: Path) -> None:
+    plan, quiet, excited = plan_for("ultrastick25e", tmp_path, 4.0), tmp_path / "quiet.h5", tmp_path / "excited.h5"
+    with installed_agent(str(bundle.path)) as agent:
+        fly_virtual_aircraft(agent, SHORT, SEED, 1, quiet)
+        fly_virtual_aircraft(agent, SHORT, SEED, 1, excited, excitation=plan)
+        fly_virtual_aircraft(
+            agent, SHORT, SEED, 1, tmp_path / "long.h5", excitation=plan_for("ultrastick25e", tmp_path)
+        )
+    with read_flight_log(tmp_path / "long.h5") as log:
+        assert len(log.episodes[0]) == 120  # 6 s at 20 Hz
+    plan = plan_for("ultrastick25e", tmp_path, 4.0)
+    with read_flight_log(quiet) as a, read_flight_log(excited) as b:
+        assert len(a.episodes[0]) == len(b.episodes[0]) == 80
+        assert b.metadata.source == "virtual"
+        assert b.metadata.config["excitation"] == Excitation.load(plan).digest
+        assert "excitation" not in a.metadata.config
+        # The aircraft and its flight are the same: they differ by what was added, and by what came of it.
+        np.testing.assert_array_equal(a.episodes[0]["setpoints"], b.episodes[0]["setpoints"])
+        np.testing.assert_allclose(a.episodes[0]["states"][0], b.episodes[0]["states"][0], atol=1e-6)
+        moved = np.abs(a.episodes[0].column("controls", "aileron") - b.episodes[0].column("controls", "aileron"))
+        assert moved.max() > 0.05
+
+
+def test_an_excitation_is_brought_to_a_target_behind_ssh(releasable: Bundle, laptop: SshServer, tmp_path: Path) -> None:
+    root, log = tmp_path / "controls", tmp_path / "real.h5"
+    root.mkdir()
+    make_venv(root)
+    target = open_target(laptop.url(root))
+    deliver(target, releasable)
+    plan = plan_for("ultrastick25e", tmp_path)
+    with installed_agent(laptop.url(root)) as agent:
+        fly_virtual_aircraft(agent, SHORT, SEED, 1, log, excitation=plan)
+    with read_flight_log(log) as flown:
+        assert flown.metadata.config["excitation"] == Excitation.load(plan).digest
+    assert not list((root / "logs").glob("*"))
+    target.transport.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"), [(lambda f: f / "none.json", "cannot read"), (lambda f: plan_for("aerosonde", f), "planned for")]
+)
+def test_a_plan_that_does_not_fit_is_refused_before_anything_flies(
+    bundle: Bundle, make: Callable[[Path], Path], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, log = make(tmp_path), tmp_path / "real.h5"
+    given = ["virtual-aircraft", "fly", str(bundle.path), "--seed", "5", "--log", str(log), "--excitation", str(plan)]
+    assert run(given) == 2
+    assert words in capsys.readouterr().err
+    assert not log.exists()
 
 
 # Killed in the middle ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 
 What a HIL run starts in place of the flight agent. In COMMAND, `--link tcp:127.0.0.1:PORT` is a port of this machine:
 the agent gets a port of its own that leads here through the SSH connection. `--log FILE` is a file of this machine: the
-agent writes one over there, which is fetched at the end.
+agent writes one over there, which is fetched at the end. `--excitation FILE` is one, too, and is brought there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from sim2sky.errors import ConfigError, Sim2SkyError
 from sim2sky.runtime.link import parse_address
 
 __all__ = ["attach", "main"]
+
+FILES = {"--log": "flight.h5", "--excitation": "plan.json"}
+"""Options that name a file of this machine, and how it is called over there."""
 
 KEEPER = """
 import os, shutil, subprocess, sys, threading, time
@@ -69,12 +72,15 @@ def attach(transport: SshTransport, command: Sequence[str]) -> int:
         raise ConfigError("the command names no --link") from None
     if link.kind != "tcp":
         raise ConfigError(f"'{link}' cannot go through an SSH connection", hint="hil_link: tcp")
-    log, folder = None, ""
-    if "--log" in argv[:-1]:
-        at = argv.index("--log") + 1
-        log, folder = Path(argv[at]), f"logs/hil-{secrets.token_hex(6)}"
+    folder, here = "", {name: argv.index(name) + 1 for name in FILES if name in argv[:-1]}
+    if here:
+        folder = f"logs/hil-{secrets.token_hex(6)}"
         transport.session.make_folder(f"{transport.root}/{folder}")
-        argv[at] = f"{transport.root}/{folder}/{log.name}"
+    local: dict[str, Path] = {}
+    for name, at in here.items():
+        local[name], argv[at] = Path(argv[at]), f"{transport.root}/{folder}/{FILES[name]}"
+    if "--excitation" in local:
+        transport.put_file(local["--excitation"], f"{folder}/{FILES['--excitation']}")
 
     keeper = [*transport.python(), "-c", KEEPER, f"{transport.root}/{folder}" if folder else ""]
 
@@ -87,9 +93,10 @@ def attach(transport: SshTransport, command: Sequence[str]) -> int:
         sys.stdout.buffer.flush()
 
     code = transport.session.attach(link.port, with_port, say)
-    if log is not None:
-        if transport.run(["test", "-e", f"{folder}/{log.name}"]).returncode == 0:
-            transport.get_file(f"{folder}/{log.name}", log)
+    log = f"{folder}/{FILES['--log']}"
+    if "--log" in local and transport.run(["test", "-e", log]).returncode == 0:
+        transport.get_file(log, local["--log"])
+    if folder:
         transport.run(["rm", "-rf", folder])
     return code
 

@@ -29,6 +29,7 @@ from sim2sky.hil.virtual_autopilot import PHYSICS_HZ, SYSTEM, VirtualAutopilot
 from sim2sky.runtime.autopilots import ARDUPILOT, AutopilotKind
 from sim2sky.runtime.boot import module_command
 from sim2sky.runtime.clock import Clock, RealClock
+from sim2sky.runtime.excitation import Excitation
 from sim2sky.runtime.link import mavlink, open_link
 from sim2sky.telemetry.log_files import require_place
 
@@ -91,6 +92,7 @@ def fly_virtual_aircraft(
     flights: int,
     log: Path,
     *,
+    excitation: Path | None = None,
     overwrite: bool = False,
     start_time: str = "",
     link: str = "udp",
@@ -105,6 +107,7 @@ def fly_virtual_aircraft(
         seed: of the aircraft; the same seed gives the same aircraft, and the same flights for every agent.
         flights: how many.
         log: the agent's log. Should anything fail, it holds the flights up to then.
+        excitation: plan that the agent adds to its policy's commands; a flight is as long as the plan, at least.
         overwrite: replace a log that is already there.
         start_time: ISO 8601, noted in the log.
         link: `udp` or `tcp`.
@@ -113,11 +116,17 @@ def fly_virtual_aircraft(
     Raises:
         FlightLogError: the log exists, cannot be written or fetched.
         LinkError: the agent does not start, dies or falls silent.
-        ConfigError: a negative seed or no flights.
+        ConfigError: a negative seed, no flights, or a plan that cannot be read or is for another aircraft.
     """
     log = log.absolute()
     require_place(log, overwrite=overwrite)
-    words = ("--virtual-aircraft", str(seed), "--start-time", start_time)
+    words = ["--virtual-aircraft", str(seed), "--start-time", start_time]
+    if excitation is not None:
+        plan = Excitation.load(excitation, aircraft=base.aircraft)
+        words += ["--excitation", str(excitation.absolute())]
+        base = base.model_copy(
+            update={"task": base.task.model_copy(update={"duration_s": max(base.task.duration_s, plan.duration_s)})}
+        )
     result = run_hil(
         [*agent.command, *words],
         hidden_aircraft(seed, base),
