@@ -1,11 +1,15 @@
 """Folders of CSV files with a mapping, in MAVROS's axes and in ours, and mappings that are wrong."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.log_support import Truth, quaternion, wrap
 
+from sim2sky.config import log_mapping
+from sim2sky.config.loader import parse_settings
+from sim2sky.config.log_mapping import LogMapping
 from sim2sky.errors import ConfigError, FlightLogError
 from sim2sky.telemetry.flight_log import read_flight_log
 from sim2sky.telemetry.importers.import_log import import_log, read_foreign
@@ -167,3 +171,15 @@ def test_rows_that_cannot_be_read_are_counted(folder):
     topic = log.find("hud.csv")
     assert topic is not None
     assert np.isnan(topic["airspeed"]).sum() == 1
+
+
+@pytest.mark.parametrize("where", ["docs", "module"])
+def test_the_documented_mappings_are_valid(where):
+    if where == "docs":
+        text = (Path(__file__).resolve().parents[2] / "docs/log-import.md").read_text(encoding="utf-8")
+        text = text.split("```yaml\n")[1].split("```")[0]
+    else:
+        text = textwrap.dedent((log_mapping.__doc__ or "").split("\n\n", 1)[1])
+    mapping = parse_settings(text, LogMapping, source=where)
+    assert {f.file for f in mapping.files} == {"mavros-imu-data.csv", "mavros-rc-out.csv"}
+    assert mapping.files[1].channels["aileron"].scale == 0.0025

@@ -135,7 +135,7 @@ def test_chance_promotes_the_worse_in_at_most_alpha_of_the_runs(worse):
     rng = np.random.default_rng(11)
     promoted = 0
     for _ in range(40):
-        old_kwargs = {"old success": {"success": 0.94}, "old tracking": {"error": 0.22}}.get(worse, {})
+        old_kwargs = {"old success": {"success": 0.94}, "old tracking": {"error": 0.24}}.get(worse, {})
         old = flights(rng, 160), flights(rng, 160, **old_kwargs)
         gain = {"error": 0.3} if worse != "new equal" else {}
         new = flights(rng, 160, **gain), flights(rng, 160)
