@@ -13,7 +13,7 @@ from tests.integration.test_replay import write_log
 
 from sim2sky import cli
 from sim2sky.analysis.excitation_plan import Envelope, chirp, envelope_of, plan_excitation, reached
-from sim2sky.analysis.identifiability import COLLINEAR, covariance_of, identifiability
+from sim2sky.analysis.identifiability import COLLINEAR, covariance_of, identifiability, moved
 from sim2sky.analysis.identification import identify
 from sim2sky.analysis.manoeuvres import AMPLITUDES, BANDS_HZ, BASE_S, advice_for, calm, multisine, predicted
 from sim2sky.analysis.output_error import FIRST_GUST, FIRST_NOISE, Noise, OutputError
@@ -235,6 +235,14 @@ def test_a_channel_that_did_not_move_tells_nothing():
     verdicts = {v.name: v.identifiable for v in identifiability(parameters, plenty, 100, frozenset({"elevator"}))}
     assert verdicts["Cmde"] and verdicts["action_delay_s"] and not verdicts["Clda"] and not verdicts["thrust_scale"]
     assert not any(v.identifiable for v in identifiability(parameters, plenty, 100, frozenset()))
+
+
+def test_noisy_gyroscopes_ask_for_more_movement(excited, quiet):
+    windows = cut_windows([excited], 1.0)
+    assert {"aileron", "elevator", "rudder"} <= moved(windows, 0.02)
+    assert moved(windows, 0.02) == moved(windows, 0.03) >= moved(windows, 0.06)
+    assert not moved(windows, 1.0)
+    assert not moved(cut_windows([quiet], 1.0), 0.02)
 
 
 def test_the_sandwich_is_wider_where_windows_disagree():

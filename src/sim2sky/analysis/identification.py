@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.analysis.flights import Flight
-from sim2sky.analysis.identifiability import MOVING, Identifiability, activity, covariance_of, identifiability
+from sim2sky.analysis.identifiability import Identifiability, activity, covariance_of, identifiability, moved
 from sim2sky.analysis.manoeuvres import advice_for
 from sim2sky.analysis.output_error import FIRST_GUST, FIRST_NOISE, Linearised, Noise, OutputError, Point, Step
 from sim2sky.analysis.parameters import CHANNEL_OF, Parameter, model_of, parameters_of
@@ -189,7 +189,7 @@ def identify(
     problem = OutputError(replayer, _thinned(cut_windows(training, WINDOW_S)), parameters)
     say("what can the flights tell?")
     solver = _Solver(problem)
-    first = solver.first_verdict(_moving(training))
+    first = solver.first_verdict()
     hopeful = any(v.identifiable for v in first)
     if hopeful:
         say("solving")
@@ -203,9 +203,7 @@ def identify(
     else:
         nominal, before, after = model_of(parameters, problem.prior), (), ()
     problem = solver.problem
-    final = (
-        identifiability(parameters, solver.covariance(), len(problem.windows), _moving(flights)) if hopeful else first
-    )
+    final = identifiability(parameters, solver.covariance(), len(problem.windows), solver.moved()) if hopeful else first
     say("what would tell the rest?")
     estimates = tuple(
         _estimate(p, float(x), v, set(known or ()), name)
@@ -263,10 +261,10 @@ class _Solver:
             point = problem.start(values)
             here = Linearised(problem.residual(point), linear.by_value, linear.by_start, linear.gusts)
             step = problem.step(point, here, self.noise, only_nuisances=True)
-            moved = point.moved(step, 1.0)
-            cost = problem.cost(step.left, moved, inverse)
+            further = point.moved(step, 1.0)
+            cost = problem.cost(step.left, further, inverse)
             if best is None or cost < best[0]:
-                best = cost, moved
+                best = cost, further
         if best is None:
             raise AssertionError("no delay to try")
         return best[1]
@@ -279,15 +277,19 @@ class _Solver:
         self.noise = problem.estimate_noise(step.left, self._linear, self.noise)
         self._step = problem.step(self.point, self._linear, self.noise)
         inverse = problem.inverse_covariance(self.noise, self._linear)
-        moved = np.einsum("wmp,mn,wnp->p", self._linear.by_value, inverse, self._linear.by_value, optimize=True)
-        self._slight = np.sqrt(moved) * problem.std < SLIGHT * np.sqrt(len(problem.windows))
+        effect = np.einsum("wmp,mn,wnp->p", self._linear.by_value, inverse, self._linear.by_value, optimize=True)
+        self._slight = np.sqrt(effect) * problem.std < SLIGHT * np.sqrt(len(problem.windows))
         return self._step
 
-    def first_verdict(self, moving: frozenset[str]) -> tuple[Identifiability, ...]:
+    def first_verdict(self) -> tuple[Identifiability, ...]:
         """Of the Jacobian at the prior."""
         step = self._linearise()
         covariance = covariance_of(self.problem.parameters, step.information)
-        return identifiability(self.problem.parameters, covariance, len(self.problem.windows), moving)
+        return identifiability(self.problem.parameters, covariance, len(self.problem.windows), self.moved())
+
+    def moved(self) -> frozenset[str]:
+        """Channels that moved more than the noise makes them."""
+        return moved(self.problem.windows, float(self.noise.sensors[3:6].mean()))
 
     def covariance(self) -> Array:
         """Posterior; the larger of what the noise model and what the windows' scatter says."""
@@ -358,11 +360,6 @@ def _split(flights: Sequence[Flight]) -> tuple[list[Flight], list[Flight]]:
     cuts = [len(f) - len(f) // HELD_OUT for f in flights]
     parts = [(f.part(0, cut), f.part(cut, len(f))) for f, cut in zip(flights, cuts, strict=True)]
     return [a for a, _ in parts], [b for _, b in parts]
-
-
-def _moving(flights: Sequence[Flight]) -> frozenset[str]:
-    seen = activity(cut_windows(flights, WINDOW_S))
-    return frozenset(channel for channel, rms in seen.items() if rms >= MOVING[channel])
 
 
 def _thinned(windows: Windows) -> Windows:
