@@ -346,6 +346,9 @@ def gap(
     /,
     *,
     report: Annotated[Path | None, Parameter(help="write an HTML report, one file that needs no network")] = None,
+    identify: Annotated[
+        bool, Parameter(negative=(), help="with --report: also the aircraft's parameters, which takes minutes")
+    ] = False,
     strict: Annotated[
         bool, Parameter(help="statistics decide; --no-strict: the specification's thresholds on observed means")
     ] = True,
@@ -362,7 +365,7 @@ def gap(
     """
     from sim2sky.cli_gap import run_gap
 
-    return run_gap(sim, real, strict=strict, as_json=json, report=report)
+    return run_gap(sim, real, strict=strict, as_json=json, report=report, identify=identify)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -22,7 +22,9 @@ MUCH = 0.01
 _EXIT = {"RETRAIN": EXIT_FAIL, "DEPLOYED": EXIT_PASS, "FLY MORE": EXIT_INCONCLUSIVE}
 
 
-def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path | None = None) -> int:
+def run_gap(
+    sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path | None = None, identify: bool = False
+) -> int:
     """Compare two logs; 0 DEPLOYED, 1 RETRAIN, 3 FLY MORE.
 
     Raises:
@@ -41,9 +43,9 @@ def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path 
         analyzer.load_real_data(real)
         analysis = analyzer.analyse()
         if report is not None:
-            options = [] if strict else ["--no-strict"]
+            options = [*([] if strict else ["--no-strict"]), *(["--identify"] if identify else [])]
             command = shlex.join(["sim2sky", "gap", str(sim), str(real), "--report", str(report), *options])
-            _report(report, analysis, command=command)
+            _report(report, analysis, identify=identify, command=command)
     if as_json:
         print_json(analysis.to_json())
     else:
@@ -51,22 +53,30 @@ def run_gap(sim: Path, real: Path, *, strict: bool, as_json: bool, report: Path 
     return _EXIT[analysis.decision]
 
 
-def _report(path: Path, analysis: GapAnalysis, *, command: str) -> None:
-    """Write the report, with causes; what cannot be found out says so there."""
+def _report(path: Path, analysis: GapAnalysis, *, identify: bool, command: str) -> None:
+    """Write the report, with causes and, where asked for, parameters; what cannot be found out says so there."""
     from rich.console import Console
 
     from sim2sky.analysis.attribution import attribute
     from sim2sky.analysis.flights import load_flights
+    from sim2sky.analysis.identification import identify as identify_flights
     from sim2sky.report.gap_report import write_gap_report
-    from sim2sky.report.refused import or_refused
+    from sim2sky.report.refused import Refused, or_refused
     from sim2sky.report.replay_section import replays
 
+    own_command = f"sim2sky identify {shlex.quote(str(analysis.real.path))}"
+    identification = Refused(f"identifying takes minutes; {own_command} does it, and --identify with --report")
     with Console(stderr=True).status("looking for causes") as status:
         logs = (analysis.sim.path, analysis.real.path)
         attribution = or_refused(lambda: attribute(*(load_flights(log) for log in logs)))
         replay = or_refused(lambda: replays(analysis))
+        if identify:
+            status.update("identifying parameters")
+            identification = or_refused(lambda: identify_flights(load_flights(analysis.real.path), say=status.update))
         status.update("writing the report")
-        write_gap_report(path, analysis, attribution=attribution, replay=replay, command=command)
+        write_gap_report(
+            path, analysis, attribution=attribution, identification=identification, replay=replay, command=command
+        )
     print(f"report: {path}", file=sys.stderr)
 
 

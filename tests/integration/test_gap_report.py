@@ -326,6 +326,15 @@ def test_the_command_writes_the_report_and_keeps_its_answer(tmp_path_factory, tm
     assert [p.name for p in tmp_path.iterdir()] == ["gap.html"]
 
 
+def test_parameters_are_identified_where_asked_for_and_a_refusal_stops_nothing(tmp_path):
+    unknown = {"task": CONFIG["task"]}  # nobody says which aircraft
+    logs = [write_log(tmp_path / f"{s}.h5", spread(4, seed=1), source=s, config=unknown) for s in ("sim", "real")]
+    assert cli.run(["gap", *map(str, logs), "--report", str(tmp_path / "gap.html"), "--identify"]) == 3
+    page = (tmp_path / "gap.html").read_text()
+    assert page.count("do not say which aircraft") == 3, "causes, parameters and replay each say it"
+    assert "gap.html --identify" in page, "the command is there as it was given"
+
+
 def test_a_report_that_cannot_be_written_is_misuse(logs, tmp_path, capsys):
     assert cli.run(["gap", *map(str, logs), "--report", str(tmp_path / "no" / "gap.html")]) == 2
     assert "cannot write the report" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from tests.integration.test_replay import write_log
 
 from sim2sky import cli
 from sim2sky.analysis.excitation_plan import Envelope, chirp, envelope_of, plan_excitation, reached
-from sim2sky.analysis.identifiability import COLLINEAR, covariance_of, identifiability
+from sim2sky.analysis.identifiability import COLLINEAR, covariance_of, identifiability, moved
 from sim2sky.analysis.identification import identify
 from sim2sky.analysis.manoeuvres import AMPLITUDES, BANDS_HZ, BASE_S, advice_for, calm, multisine, predicted
 from sim2sky.analysis.output_error import FIRST_GUST, FIRST_NOISE, Noise, OutputError
@@ -134,6 +134,12 @@ def test_the_same_flight_gives_the_same_answer(excited):
 # The patch ------------------------------------------------------------------------------------------------------------
 
 
+def _half_noise(disturbances):
+    sensors = disturbances.sensors
+    halved = {n: 0.5 * v for n, v in sensors.model_dump().items() if n not in ("noise_scale", "offsets")}
+    return disturbances.model_copy(update={"sensors": sensors.model_copy(update=halved)})
+
+
 def test_the_patch_has_the_intervals_and_can_be_taken_back(found):
     base = EnvironmentSettings.model_validate(
         {
@@ -145,12 +151,17 @@ def test_the_patch_has_the_intervals_and_can_be_taken_back(found):
     after = patch.apply(base)
     estimates = {p.name: p for p in found.parameters}
     low, high = after.randomization.coefficient_scales["Clda"]
-    assert (low, high) == pytest.approx((estimates["Clda"].low, estimates["Clda"].high), abs=1e-4)
+    assert (low, high) == pytest.approx(found.fitted["Clda"], abs=1e-4)
+    assert estimates["Clda"].low < (low + high) / 2.0 < estimates["Clda"].high
     assert "CDda" not in after.randomization.coefficient_scales
     assert after.randomization.coefficient_scale == (0.8, 1.2)
     assert after.randomization.inertia_scale == (0.9, 1.1)
     assert after.disturbances.observation_delay_s == (0.0, 0.0)
     assert after.disturbances.action_delay_s[0] < TRUTH["action_delay_s"] < after.disturbances.action_delay_s[1] + 0.01
+    low, high = after.disturbances.sensors.noise_scale  # the flights have the default's noise, taken once
+    assert 0.7 < low <= high < 1.4
+    noisier = found.patch(base.model_copy(update={"disturbances": _half_noise(base.disturbances)})).disturbances
+    assert noisier["sensors"]["noise_scale"] == pytest.approx([2.0 * low, 2.0 * high], rel=1e-3)
     assert patch.revert(after) == base
     with pytest.raises(ConfigError, match="aerosonde"):
         found.patch(EnvironmentSettings(aircraft="aerosonde"))
@@ -235,6 +246,14 @@ def test_a_channel_that_did_not_move_tells_nothing():
     verdicts = {v.name: v.identifiable for v in identifiability(parameters, plenty, 100, frozenset({"elevator"}))}
     assert verdicts["Cmde"] and verdicts["action_delay_s"] and not verdicts["Clda"] and not verdicts["thrust_scale"]
     assert not any(v.identifiable for v in identifiability(parameters, plenty, 100, frozenset()))
+
+
+def test_noisy_gyroscopes_ask_for_more_movement(excited, quiet):
+    windows = cut_windows([excited], 1.0)
+    assert {"aileron", "elevator", "rudder"} <= moved(windows, 0.02)
+    assert moved(windows, 0.02) == moved(windows, 0.03) >= moved(windows, 0.06)
+    assert not moved(windows, 1.0)
+    assert not moved(cut_windows([quiet], 1.0), 0.02)
 
 
 def test_the_sandwich_is_wider_where_windows_disagree():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sim2sky.analysis.flights import Flight
 from sim2sky.analysis.identifiability import SHRINKAGE
 from sim2sky.analysis.parameters import LARGEST_INTERVAL, Parameter
+from sim2sky.analysis.sensor_checks import NOISE_SENSORS
 from sim2sky.analysis.solver import effective, held
 from sim2sky.analysis.surroundings import Surroundings, constant_errors, survey
 from sim2sky.config.environment import EnvironmentSettings, SensorSettings
@@ -59,7 +60,8 @@ def flight(seed: int, *, noise: float = 1.0, wind=(3.0, 0.0), climb_error_mps: f
 
 @pytest.mark.parametrize("noise", [0.7, 1.0, 2.5])
 def test_noise_is_found_by_its_factor(noise):
-    low, high = survey([flight(i, noise=noise) for i in range(10)], {}).noise_scale
+    found = survey([flight(i, noise=noise) for i in range(10)], {})
+    low, high = found.noise_scale(SensorSettings().model_dump())
     assert low <= noise * 1.05 and high >= noise * 0.95 and high < 1.25 * low
 
 
@@ -101,17 +103,17 @@ def test_a_log_without_position_or_with_too_little_says_nothing():
         east_m=np.full(N, np.nan),
     )
     found = survey([blind] * 4, {})
-    assert found.wind_mps is None and found.noise_scale is not None
+    assert found.wind_mps is None and found.noise.keys() == set(NOISE_SENSORS)
     assert survey([], {}) == Surroundings() and str(Surroundings()) == "nothing"
 
 
 def test_what_was_found_goes_into_the_settings_and_leaves_the_rest():
     before = EnvironmentSettings().disturbances.model_dump()
     before["sensors"]["offsets"] = {"yaw_rad": (0.01, 0.01)}
-    found = Surroundings((1.9, 2.1), (1.0, 4.0), {"roll_rad": (0.01, 0.02)})
+    found = Surroundings({"roll_rad": 0.02, "altitude_m": 1.0}, 0.05, (1.0, 4.0), {"roll_rad": (0.01, 0.02)})
     after = {**before, **found.disturbances(before)}
     checked = EnvironmentSettings.model_validate({"disturbances": after}).disturbances
-    assert checked.wind_mps == (1.0, 4.0) and checked.sensors.noise_scale == (1.9, 2.1)
+    assert checked.wind_mps == (1.0, 4.0) and checked.sensors.noise_scale == pytest.approx((2.0 / 1.05, 2.1), abs=1e-4)
     assert checked.sensors.offsets == {"yaw_rad": (0.01, 0.01), "roll_rad": (0.01, 0.02)}
     assert checked.turbulence_w20_mps == tuple(before["turbulence_w20_mps"])
     assert Surroundings().disturbances(before)["sensors"] == before["sensors"]

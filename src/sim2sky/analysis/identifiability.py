@@ -13,7 +13,16 @@ from sim2sky.analysis.parameters import LARGEST_INTERVAL, Parameter
 from sim2sky.analysis.windows import Windows
 from sim2sky.runtime.state import CHANNELS
 
-__all__ = ["COLLINEAR", "MOVING", "SHRINKAGE", "Identifiability", "activity", "covariance_of", "identifiability"]
+__all__ = [
+    "COLLINEAR",
+    "MOVING",
+    "SHRINKAGE",
+    "Identifiability",
+    "activity",
+    "covariance_of",
+    "identifiability",
+    "moved",
+]
 
 Array = NDArray[np.float64]
 SHRINKAGE = 0.6
@@ -22,6 +31,8 @@ COLLINEAR = 0.9
 MOVING = {"aileron": 0.05, "elevator": 0.05, "rudder": 0.05, "throttle": 0.1}
 """Root mean square of a channel within windows, of travel, below which it moves by what the controller makes of sensor
 noise: intervals from such a flight would hold only if the noise were exactly what it is taken for."""
+RATE_NOISE_RADPS = 0.03
+"""Of gyroscopes for which `MOVING` stands; with noisier ones a controller moves more of its own accord."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,17 @@ def activity(windows: Windows) -> dict[str, float]:
     commands = windows.controls[:, windows.before :]
     rms = np.sqrt(commands.var(axis=1).mean(axis=0))
     return dict(zip(CHANNELS, rms.tolist(), strict=True))
+
+
+def moved(windows: Windows, rate_noise_radps: float) -> frozenset[str]:
+    """Channels that moved more than noise makes them.
+
+    Args:
+        windows: of the flights.
+        rate_noise_radps: standard deviation of the measured body rates' noise.
+    """
+    scale = max(1.0, rate_noise_radps / RATE_NOISE_RADPS)
+    return frozenset(channel for channel, rms in activity(windows).items() if rms >= scale * MOVING[channel])
 
 
 def covariance_of(parameters: Sequence[Parameter], information: Array, scores: Array | None = None) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.analysis.flights import Flight
-from sim2sky.analysis.identifiability import MOVING, Identifiability, activity, identifiability
+from sim2sky.analysis.identifiability import Identifiability, activity, identifiability
 from sim2sky.analysis.manoeuvres import advice_for
 from sim2sky.analysis.output_error import OutputError
 from sim2sky.analysis.parameters import CHANNEL_OF, Parameter, model_of, parameters_of
@@ -195,7 +195,7 @@ def identify(
     nominal = model_of(parameters, problem.prior)
     say("what can the flights tell?")
     solver = Solver(problem)
-    first = final = solver.first_verdict(_moving(training))
+    first = final = solver.first_verdict()
     before: tuple[ReplayError, ...] = ()
     after: tuple[ReplayError, ...] = ()
     fit = None
@@ -207,7 +207,7 @@ def identify(
         say("solving, with what was held out")
         solver = Solver(whole, trained.point.values, trained.noise)
         solver.solve()
-        final = identifiability(parameters, solver.covariance(), len(whole.windows), _moving(flights))
+        final = identifiability(parameters, solver.covariance(), len(whole.windows), solver.moved())
         if any(v.identifiable for v in final):
             say("fitting the simulator")
             free = effective(parameters, solver.information, [v.identifiable for v in final])
@@ -264,11 +264,6 @@ def _split(flights: Sequence[Flight]) -> tuple[list[Flight], list[Flight]]:
     cuts = [len(f) - len(f) // HELD_OUT for f in flights]
     parts = [(f.part(0, cut), f.part(cut, len(f))) for f, cut in zip(flights, cuts, strict=True)]
     return [a for a, _ in parts], [b for _, b in parts]
-
-
-def _moving(flights: Sequence[Flight]) -> frozenset[str]:
-    seen = activity(cut_windows(flights, WINDOW_S))
-    return frozenset(channel for channel, rms in seen.items() if rms >= MOVING[channel])
 
 
 def _thinned(windows: Windows) -> Windows:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2sky.analysis.identifiability import SHRINKAGE, Identifiability, covariance_of, identifiability
+from sim2sky.analysis.identifiability import SHRINKAGE, Identifiability, covariance_of, identifiability, moved
 from sim2sky.analysis.output_error import BIAS_STD, FIRST_GUST, FIRST_NOISE, Linearised, Noise, OutputError, Point, Step
 from sim2sky.analysis.parameters import LARGEST_INTERVAL, Parameter
 from sim2sky.analysis.windows import CHANNELS
@@ -58,10 +58,10 @@ class Solver:
             point = problem.start(values)
             here = Linearised(problem.residual(point), linear.by_value, linear.by_start, linear.gusts)
             step = problem.step(point, here, self.noise, only_nuisances=True)
-            moved = point.moved(step, 1.0)
-            cost = problem.cost(step.left, moved, inverse)
+            further = point.moved(step, 1.0)
+            cost = problem.cost(step.left, further, inverse)
             if best is None or cost < best[0]:
-                best = cost, moved
+                best = cost, further
         if best is None:
             raise AssertionError("no delay to try")
         return best[1]
@@ -74,15 +74,19 @@ class Solver:
         self.noise = problem.estimate_noise(step.left, self._linear, self.noise)
         self._step = problem.step(self.point, self._linear, self.noise)
         inverse = problem.inverse_covariance(self.noise, self._linear)
-        moved = np.einsum("wmp,mn,wnp->p", self._linear.by_value, inverse, self._linear.by_value, optimize=True)
-        self._slight = np.sqrt(moved) * problem.std < SLIGHT * np.sqrt(len(problem.windows))
+        effect = np.einsum("wmp,mn,wnp->p", self._linear.by_value, inverse, self._linear.by_value, optimize=True)
+        self._slight = np.sqrt(effect) * problem.std < SLIGHT * np.sqrt(len(problem.windows))
         return self._step
 
-    def first_verdict(self, moving: frozenset[str]) -> tuple[Identifiability, ...]:
+    def first_verdict(self) -> tuple[Identifiability, ...]:
         """Of the Jacobian at the prior."""
         step = self._linearise()
         covariance = covariance_of(self.problem.parameters, step.information)
-        return identifiability(self.problem.parameters, covariance, len(self.problem.windows), moving)
+        return identifiability(self.problem.parameters, covariance, len(self.problem.windows), self.moved())
+
+    def moved(self) -> frozenset[str]:
+        """Channels that moved more than the noise makes them."""
+        return moved(self.problem.windows, float(self.noise.sensors[3:6].mean()))
 
     def covariance(self) -> Array:
         """Posterior; the larger of what the noise model and what the windows' scatter says."""

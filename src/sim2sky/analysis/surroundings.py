@@ -26,21 +26,35 @@ Range = tuple[float, float]
 FEWEST = 3  # flights that must agree on a constant error: every flight has some of its own
 LEAST_WIDTH = 0.03  # of the noise's factor
 LEVEL = 0.95
+_SETTING = {
+    "roll_rad": "attitude_rad", "pitch_rad": "attitude_rad", "yaw_rad": "heading_rad", "airspeed_mps": "airspeed_mps",
+    "altitude_m": "altitude_m", "climb_rate_mps": "climb_rate_mps",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Ranges as `DisturbanceSettings` has them; None where the flights do not say.
+    """What the flights say; None or a missing name where they do not.
 
     Attributes:
-        noise_scale: of the sensors' white noise, against `SensorSettings`' standard deviations.
+        noise: standard deviation of a sensor's white noise, by name.
+        noise_error: relative, of one common factor of all of them; half of its 95 % interval.
         wind_mps: steady wind from flight to flight.
         offsets: constant errors that the flights agree on, by sensor: 95 % interval of their mean, in its unit.
     """
 
-    noise_scale: Range | None = None
+    noise: Mapping[str, float] = field(default_factory=dict[str, float])
+    noise_error: float = LEAST_WIDTH
     wind_mps: Range | None = None
     offsets: Mapping[str, Range] = field(default_factory=dict[str, Range])
+
+    def noise_scale(self, sensors: Mapping[str, Any]) -> Range | None:
+        """The noise as a factor on the standard deviations of `SensorSettings`."""
+        ratios = [v / sensors[_SETTING[name]] for name, v in self.noise.items() if sensors[_SETTING[name]] > 0.0]
+        if not ratios:
+            return None
+        centre = float(np.median(ratios))
+        return centre / (1.0 + self.noise_error), centre * (1.0 + self.noise_error)
 
     def disturbances(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """What changes in the settings of disturbances."""
@@ -48,15 +62,15 @@ class Surroundings:
         if self.wind_mps is not None:
             changes["wind_mps"] = _rounded(self.wind_mps)
         sensors = dict(before["sensors"])
-        if self.noise_scale is not None:
-            sensors["noise_scale"] = _rounded(self.noise_scale)
+        if (scale := self.noise_scale(sensors)) is not None:
+            sensors["noise_scale"] = _rounded(scale)
         sensors["offsets"] = {**sensors["offsets"], **{name: _rounded(r) for name, r in self.offsets.items()}}
         return {**changes, "sensors": sensors}
 
     def __str__(self) -> str:
         said: list[str] = []
-        if self.noise_scale is not None:
-            said.append(f"sensor noise {self.noise_scale[0]:.2f} to {self.noise_scale[1]:.2f} times the simulator's")
+        if (scale := self.noise_scale(SensorSettings().model_dump())) is not None:
+            said.append(f"sensor noise {scale[0]:.2f} to {scale[1]:.2f} times the simulator's")
         said += [f"{name} off by {low:+.3g} to {high:+.3g}" for name, (low, high) in self.offsets.items()]
         if self.wind_mps is not None:
             said.append(f"wind {self.wind_mps[0]:.1f} to {self.wind_mps[1]:.1f} m/s")
@@ -76,7 +90,7 @@ def survey(flights: Sequence[Flight], biases: Mapping[str, Array]) -> Surroundin
     """
     climb = [climb_consistency(f) for f in flights]
     known = {**biases, "climb_rate_mps": np.array([s / h for s, h in climb if h > 0.0])}
-    return Surroundings(_noise_scale(flights), _wind(flights), constant_errors(known))
+    return Surroundings(*_noise(flights), _wind(flights), constant_errors(known))
 
 
 def constant_errors(biases: Mapping[str, Array]) -> dict[str, Range]:
@@ -98,16 +112,15 @@ def constant_errors(biases: Mapping[str, Array]) -> dict[str, Range]:
     return found
 
 
-def _noise_scale(flights: Sequence[Flight]) -> Range | None:
-    s = SensorSettings()
-    base = np.log([s.attitude_rad, s.attitude_rad, s.heading_rad, s.airspeed_mps, s.altitude_m, s.climb_rate_mps])
-    levels = np.array([noise_levels(f, NOISE_SENSORS) - base for f in flights])
-    levels = levels[np.isfinite(levels)]
-    if not len(levels):
-        return None
-    centre = float(np.median(levels))
-    half = max(2.0 * float(np.std(levels)) / math.sqrt(len(levels)), LEAST_WIDTH)
-    return math.exp(centre - half), math.exp(centre + half)
+def _noise(flights: Sequence[Flight]) -> tuple[dict[str, float], float]:
+    levels = np.array([noise_levels(f, NOISE_SENSORS) for f in flights]).reshape(-1, len(NOISE_SENSORS))
+    names = [name for name, column in zip(NOISE_SENSORS, levels.T, strict=True) if np.isfinite(column).all()]
+    if not len(levels) or not names:
+        return {}, LEAST_WIDTH
+    levels = levels[:, [NOISE_SENSORS.index(name) for name in names]]
+    centre = np.median(levels, axis=0)
+    error = 2.0 * float(np.std(levels - centre)) / math.sqrt(levels.size)
+    return dict(zip(names, np.exp(centre).tolist(), strict=True)), max(error, LEAST_WIDTH)
 
 
 def _wind(flights: Sequence[Flight]) -> Range | None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from sim2sky.analysis.attribution import Attribution
 from sim2sky.analysis.flight_metrics import flights_of
 from sim2sky.analysis.gap_analysis import GapAnalysis, LogSummary
+from sim2sky.analysis.identification import Identification
 from sim2sky.report.cause_section import attribution_section
 from sim2sky.report.flight_sections import Arm, event_section, history_section, shift_section, spectrum_section
 from sim2sky.report.html import write_page
 from sim2sky.report.inputs import InputFile, input_section
 from sim2sky.report.metric_sections import bar_section, decision_section, facts, interval_section, verdict
 from sim2sky.report.page import Page, to_html
+from sim2sky.report.parameter_section import parameter_section, with_identified
 from sim2sky.report.refused import Refused
 from sim2sky.report.replay_section import Replay, replay_section
 from sim2sky.telemetry.flight_log import read_flight_log
@@ -33,6 +35,7 @@ def write_gap_report(
     analysis: GapAnalysis,
     *,
     attribution: Attribution | Refused | None = None,
+    identification: Identification | Refused | None = None,
     replay: Sequence[Replay] | Refused | None = None,
     command: str = "",
 ) -> None:
@@ -41,7 +44,7 @@ def write_gap_report(
     Args:
         path: of the HTML file.
         analysis: what was found.
-        attribution, replay: causes, how far replays drift; or why nobody knows. The
+        attribution, identification, replay: causes, parameters, how far replays drift; or why nobody knows. The
             report has no such part where it is None.
         command: that made it, as it was typed.
 
@@ -50,7 +53,7 @@ def write_gap_report(
         ConfigError: the file cannot be written.
         MissingExtraError: jinja2, plotly or matplotlib is not installed.
     """
-    page = gap_page(analysis, attribution=attribution, replay=replay, command=command)
+    page = gap_page(analysis, attribution=attribution, identification=identification, replay=replay, command=command)
     write_page(path, to_html(page))
 
 
@@ -58,6 +61,7 @@ def gap_page(
     a: GapAnalysis,
     *,
     attribution: Attribution | Refused | None = None,
+    identification: Identification | Refused | None = None,
     replay: Sequence[Replay] | Refused | None = None,
     command: str = "",
 ) -> Page:
@@ -71,7 +75,8 @@ def gap_page(
         history_section(a, sim, real),
         event_section(a),
         attribution_section(attribution),
-        replay_section(replay),
+        parameter_section(identification),
+        replay_section(with_identified(replay, identification)),
         spectrum_section(sim, real),
         shift_section(a),
         decision_section(a),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,12 +71,7 @@ def _sample(flights: Sequence[Flight]) -> list[Flight]:
         return list(flights)
     count = max(int(len(flights) * wanted / ticks), 1)
     chosen = [flights[i] for i in np.unique(np.linspace(0, len(flights) - 1, count).round().astype(int))]
-    return [_beginning(f, int(wanted / len(chosen))) for f in chosen]
-
-
-def _beginning(flight: Flight, ticks: int) -> Flight:
-    arrays = {field.name: getattr(flight, field.name) for field in fields(flight)}
-    return replace(flight, **{name: a[:ticks] for name, a in arrays.items() if isinstance(a, np.ndarray)})
+    return [f.part(0, int(wanted / len(chosen))) for f in chosen]
 
 
 def replay_section(found: Sequence[Replay] | Refused | None) -> Section | None:
