@@ -21,7 +21,7 @@ from sim2sky.analysis.flights import Flight
 from sim2sky.analysis.hypotheses import HYPOTHESES, NORMAL_BIAS, PARAMETERS, Hypothesis
 from sim2sky.analysis.log_evidence import LogEvidence, noise_evidence, wind_evidence
 from sim2sky.analysis.replay import Model, one_airframe
-from sim2sky.analysis.replay_fit import Fit, fit
+from sim2sky.analysis.replay_fit import ITERATIONS, Fit, fit
 from sim2sky.analysis.replay_scores import (
     LENGTHS_S,
     NAMES,
@@ -43,6 +43,9 @@ Array = NDArray[np.float64]
 CANNOT_TELL = "cannot tell"
 NOTHING = "nothing to explain"
 LEVEL = 0.05
+MODEL_ERROR, FEW = 0.03, 2
+"""Share of what it explains by which a replay is off (errors of the starts, above all); a cause with more than a few
+parameters fits those as well, and must be better by that much."""
 MARGIN = 3.0
 """Log Bayes factor by which the first cause must lead the second (20 to 1)."""
 LEAST_SHARE = 0.5
@@ -123,7 +126,7 @@ class Attribution:
 
 
 def attribute(
-    sim: Sequence[Flight], real: Sequence[Flight], *, aircraft: str = "", windows: int = 60, seed: int = 0
+    sim: Sequence[Flight], real: Sequence[Flight], *, aircraft: str = "", windows: int = 40, seed: int = 0
 ) -> Attribution:
     """Rank the causes of the difference between simulated and real flights.
 
@@ -229,7 +232,7 @@ class _Ranking:
             if len(fits) >= CONTENDERS and evidence.log_bayes < least:
                 continue
             start = dict(zip(hypothesis.parameters, evidence.estimate.tolist(), strict=True))
-            fitted = self._fit(hypothesis, start, exact=False)
+            fitted = self._fit(hypothesis, start, iterations=ITERATIONS if evidence.log_bayes >= least else 0)
             if not second or fitted.log_bayes > fits[hypothesis.cause].log_bayes:
                 fits[hypothesis.cause] = fitted
         return self._sharpened(list(fits.values()))
@@ -243,14 +246,16 @@ class _Ranking:
             for i, f in enumerate(fits)
         ]
 
-    def _fit(self, hypothesis: Hypothesis, start: Mapping[str, float], *, exact: bool) -> Fit:
-        starts = [start, {name: 0.5 * x for name, x in start.items()}]
+    def _fit(
+        self, hypothesis: Hypothesis, start: Mapping[str, float], *, exact: bool = False, iterations: int = ITERATIONS
+    ) -> Fit:
+        starts = [start]
+        if iterations and not exact:
+            starts.append({name: 0.5 * x for name, x in start.items()})
         if hypothesis.cause == "action map" and not exact:
-            if len(hypothesis.parameters) == 1:
-                starts.append(dict.fromkeys(hypothesis.parameters, -2.0))  # the surface moves the wrong way
-            else:
-                starts.append({n: -1.0 if n.startswith("command_scale") else 1.0 for n in hypothesis.parameters})
-        fitted = fit(self._measured, hypothesis, starts, self._drift, self._temper, exact=exact)
+            # All of a surface's travel the wrong way, or two surfaces exchanged altogether.
+            starts.append({n: 1.0 if n.startswith("command_swap") else -2.0 for n in hypothesis.parameters})
+        fitted = fit(self._measured, hypothesis, starts, self._drift, self._temper, exact=exact, iterations=iterations)
         return _credible(fitted)
 
     def _left(self, best: Fit, weight: float) -> float:
@@ -272,9 +277,11 @@ def _credible(fitted: Fit) -> Fit:
 
 
 def _discounted(fitted: Fit, before: Array, temper: float, excess: float) -> float:
-    """Log Bayes factor where the likelihood counts for 1 / `excess`; Occam's factor stays."""
-    gain = 0.5 * float((before - fitted.misfit).sum()) / temper
-    return fitted.log_bayes - max(gain, 0.0) * (1.0 - 1.0 / excess)
+    """Log Bayes factor where the likelihood counts for 1 / `excess`, Occam's factor as before, and replays are not
+    believed to the last per cent."""
+    gain = max(0.5 * float((before - fitted.misfit).sum()) / temper, 0.0)
+    flexible = MODEL_ERROR if len(fitted.values) > FEW else 0.0
+    return fitted.log_bayes - gain * (1.0 - (1.0 - flexible) / excess)
 
 
 def _features(

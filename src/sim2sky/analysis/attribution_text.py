@@ -22,6 +22,7 @@ _LABELS = {
     "cg_offset_m": "centre of gravity",
     "inertia_scale": "moments of inertia",
 }
+WHOLE = 0.15  # as much of an exchange is measured as a whole one
 _FAST = frozenset({"delay", "actuator", "inertia", "aerodynamics", "action map"})
 _SLOW = frozenset({"thrust", "drag", "mass", "aerodynamics", "trim", "cg"})
 _DIGITS = {"s": 3, "m": 3, "rad": 3, "radps": 3, "mps": 2, "kg": 2, "1": 2}
@@ -35,8 +36,6 @@ def describe(found: Fit | LogEvidence, cause: str = "") -> str:
         if cause == "sensor noise":
             return f"sensor noise x{math.exp(found.shift):.2f} ({math.exp(low):.2f}..{math.exp(high):.2f})"
         return f"wind of {found.before + found.shift:.1f} m/s instead of {found.before:.1f} m/s"
-    if swap := _swapped(found):
-        return f"{swap[0]} and {swap[1]} exchanged"
     shown = sorted(found.values, key=lambda name: -abs(found.values[name] / PARAMETERS[name].width))
     parts = [_one(name, found.values[name], found.std[name]) for name in shown[:4]]
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
@@ -46,6 +45,11 @@ def describe(found: Fit | LogEvidence, cause: str = "") -> str:
 def _one(name: str, x: float, std: float) -> str:
     parameter = PARAMETERS[name]
     value, low, high = (parameter.value(v) for v in (x, x - 1.96 * std, x + 1.96 * std))
+    if name.startswith("command_swap."):
+        _, a, b = name.split(".")
+        return (
+            f"{a} and {b} exchanged" if abs(value - 1.0) < WHOLE else f"{100.0 * value:.0f} % of {a} and {b} exchanged"
+        )
     label = _label(name)
     digits, unit = _DIGITS[parameter.unit], _UNITS.get(parameter.unit, parameter.unit)
     if parameter.kind != "add":
@@ -64,9 +68,6 @@ def _label(name: str) -> str:
             return f"{key} offset"
         case "command_scale":
             return f"{key} travel"
-        case "command_gain":
-            to, source = key.split(".")
-            return f"{source} command on the {to}"
         case "offsets":
             return f"{key.rsplit('_', 1)[0].replace('_', ' ')} bias"
         case _:
@@ -79,19 +80,7 @@ def reported(found: Fit | LogEvidence, cause: str = "") -> dict[str, float]:
         if cause == "sensor noise":
             return {"noise_scale": math.exp(found.shift)}
         return {"wind_mps": found.before + found.shift}
-    if swap := _swapped(found):
-        return {f"command_swap.{swap[0]}.{swap[1]}": 1.0}
     return {name: PARAMETERS[name].value(x) for name, x in found.values.items()}
-
-
-def _swapped(found: Fit) -> tuple[str, str] | None:
-    """The two surfaces that got each other's commands, if that is what the fit says."""
-    gains = {name: x for name, x in found.values.items() if name.startswith("command_gain.")}
-    scales = [x for name, x in found.values.items() if name.startswith("command_scale.")]
-    if len(gains) != 2 or min(gains.values()) < 0.6 or max(scales) > -0.6:
-        return None
-    _, a, b = next(iter(gains)).split(".")
-    return a, b
 
 
 def advice_for(causes: Sequence[str]) -> str:

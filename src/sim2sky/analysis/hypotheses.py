@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def _parameters() -> dict[str, Parameter]:
         *(Parameter(f"coefficient_scales.{c}", "1", 0.2, 0.7 if c == "CD0" else 0.35, "factor") for c in COEFFICIENTS),
         *(Parameter(f"command_offset.{s}", "1", 0.05, 0.1) for s in SURFACES),
         *(Parameter(f"command_scale.{s}", "1", -0.3, 1.0, "factor") for s in SURFACES),
-        *(Parameter(f"command_gain.{a}.{b}", "1", 0.3, 1.0) for a in SURFACES for b in SURFACES if a != b),
+        *(Parameter(f"command_swap.{a}.{b}", "1", 0.3, 1.0) for a, b in combinations(SURFACES, 2)),
         *(
             Parameter(f"offsets.{name}", name.rsplit("_", 1)[1], _BIAS_STEP * size, _BIAS_WIDTH * size)
             for name, size in NORMAL_BIAS.items()
@@ -115,13 +116,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *(Hypothesis("sensor bias", (f"offsets.{name}",)) for name in SENSORS if name != "altitude_m"),
     *(Hypothesis("trim", (f"command_offset.{name}",)) for name in SURFACES),
     *(Hypothesis("action map", (f"command_scale.{name}",)) for name in SURFACES),
-    *(
-        Hypothesis(
-            "action map",
-            (f"command_scale.{a}", f"command_gain.{a}.{b}", f"command_gain.{b}.{a}", f"command_scale.{b}"),
-        )
-        for a, b in (("aileron", "elevator"), ("aileron", "rudder"), ("elevator", "rudder"))
-    ),
+    *(Hypothesis("action map", (f"command_swap.{a}.{b}",)) for a, b in combinations(SURFACES, 2)),
 )
 """What the replay can tell apart; noise and wind are judged from the logs themselves.
 
@@ -177,17 +172,19 @@ def trial(base: Model, windows: Windows, values: Mapping[str, float]) -> Trial:
 
 
 def _mixed(windows: Windows, values: Mapping[str, float]) -> Windows:
-    """The commands that reach the surfaces: `command_scale.rudder` times the rudder's own plus
-    `command_gain.rudder.aileron` times the aileron's."""
-    used = {name: value for name, value in values.items() if name.startswith(("command_scale.", "command_gain."))}
+    """The commands that reach the surfaces: scaled, and a share of two surfaces' commands exchanged."""
+    used = {name: value for name, value in values.items() if name.startswith(("command_scale.", "command_swap."))}
     if not used:
         return windows
-    controls = windows.controls.copy()
+    given, controls = windows.controls, windows.controls.copy()
     for name, value in used.items():
-        _, to, *source = name.split(".")
-        i = SURFACES.index(to)
-        j, gain = (SURFACES.index(source[0]), value) if source else (i, value - 1.0)
-        controls[..., i] += gain * windows.controls[..., j]
+        kind, *surfaces = name.split(".")
+        i, j = SURFACES.index(surfaces[0]), SURFACES.index(surfaces[-1])
+        if kind == "command_scale":
+            controls[..., i] += (value - 1.0) * given[..., i]
+        else:
+            controls[..., i] += value * (given[..., j] - given[..., i])
+            controls[..., j] += value * (given[..., i] - given[..., j])
     return replace(windows, controls=controls)
 
 

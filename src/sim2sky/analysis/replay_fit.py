@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sim2sky.analysis.hypotheses import Hypothesis
 from sim2sky.analysis.replay_scores import NAMES, Measured
 
-__all__ = ["Fit", "fit"]
+__all__ = ["ITERATIONS", "Fit", "fit"]
 
 Array = NDArray[np.float64]
 ITERATIONS = 4
@@ -47,6 +47,7 @@ def fit(
     temper: float,
     *,
     exact: bool,
+    iterations: int = ITERATIONS,
 ) -> Fit:
     """Gauss-Newton with the prior of the hypothesis, from the best of some starts.
 
@@ -57,6 +58,7 @@ def fit(
         drift: (n,) score that these flights would have without any difference, in `NAMES`' order.
         temper: by how much the log likelihood is overrated (windows are not independent); >= 1.
         exact: differentiate anew in every iteration; otherwise with the derivatives of the simulated aircraft.
+        iterations: at most; 0 only judges the starts.
     """
     names, width = hypothesis.parameters, hypothesis.width
     columns = [NAMES.index(name) for name in names]
@@ -82,7 +84,7 @@ def fit(
         given = np.array([start.get(name, 0.0) for name in names], np.float64)
         tried.append((given, *judge(given)))
     x, best, z, chi = max(tried, key=lambda t: t[1])
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         local = measured.at(values_of(x), names) if exact else measured
         s, h = local.total(z, values_of(x))
         s, h = (s - drift)[columns] / temper - x / width**2, h[np.ix_(columns, columns)] / temper
