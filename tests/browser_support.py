@@ -63,6 +63,10 @@ class Browser:
         ):
             time.sleep(0.05)
 
+    def media(self, kind: str) -> None:
+        """Show the page as for `print` or `screen`."""
+        self._call("Emulation.setEmulatedMedia", media="" if kind == "screen" else kind)
+
     def ask(self, expression: str) -> object:
         """The value of an expression in the page."""
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)

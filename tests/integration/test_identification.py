@@ -134,6 +134,12 @@ def test_the_same_flight_gives_the_same_answer(excited):
 # The patch ------------------------------------------------------------------------------------------------------------
 
 
+def _half_noise(disturbances):
+    sensors = disturbances.sensors
+    halved = {n: 0.5 * v for n, v in sensors.model_dump().items() if n not in ("noise_scale", "offsets")}
+    return disturbances.model_copy(update={"sensors": sensors.model_copy(update=halved)})
+
+
 def test_the_patch_has_the_intervals_and_can_be_taken_back(found):
     base = EnvironmentSettings.model_validate(
         {
@@ -151,6 +157,10 @@ def test_the_patch_has_the_intervals_and_can_be_taken_back(found):
     assert after.randomization.inertia_scale == (0.9, 1.1)
     assert after.disturbances.observation_delay_s == (0.0, 0.0)
     assert after.disturbances.action_delay_s[0] < TRUTH["action_delay_s"] < after.disturbances.action_delay_s[1] + 0.01
+    low, high = after.disturbances.sensors.noise_scale  # the flights have the default's noise, taken once
+    assert 0.7 < low <= high < 1.4
+    noisier = found.patch(base.model_copy(update={"disturbances": _half_noise(base.disturbances)})).disturbances
+    assert noisier["sensors"]["noise_scale"] == pytest.approx([2.0 * low, 2.0 * high], rel=1e-3)
     assert patch.revert(after) == base
     with pytest.raises(ConfigError, match="aerosonde"):
         found.patch(EnvironmentSettings(aircraft="aerosonde"))

@@ -143,6 +143,14 @@ def test_on_paper_it_is_light_and_complete(tab, written):
     assert tab.ask("document.documentElement.hasAttribute('data-print')") is False, "and the screen is as it was"
 
 
+def test_no_table_is_cut_off_on_paper(tab, written):
+    tab.open(written, width=760, height=900)
+    tab.media("print")
+    cut = "[...document.querySelectorAll('.wide')].filter(d => d.scrollWidth > d.clientWidth + 1).length"
+    assert tab.ask(cut) == 0
+    tab.media("screen")
+
+
 def test_a_finger_scrolls_the_page_over_a_plot(tab, written):
     tab.open(written, width=390, height=844, phone=True)
     layout = "document.querySelector('.js-plotly-plot').layout"

@@ -135,8 +135,23 @@ class Identification:
         data = environment.model_dump()
         data["randomization"] |= {**randomization, "coefficient_scales": scales, "command_offset": offsets}
         data["disturbances"] |= disturbances
+        if (scale := self._noise_scale(environment)) is not None:
+            data["disturbances"]["sensors"]["noise_scale"] = scale
         after = validate_settings(data, EnvironmentSettings)
         return RandomizationPatch.between(environment, after, written_by=written_by)
+
+    def _noise_scale(self, environment: EnvironmentSettings) -> tuple[float, float] | None:
+        """Noise found over the environment's own: quartiles of the channels' ratios. No policy removes noise, and a
+        simulation without it is better than the aircraft can be."""
+        s = environment.disturbances.sensors
+        sizes = {"airspeed_mps": s.airspeed_mps, "altitude_m": s.altitude_m, "yaw_rad": s.heading_rad}
+        sizes |= dict.fromkeys(("roll_rad", "pitch_rad"), s.attitude_rad)
+        sizes |= dict.fromkeys(("p_radps", "q_radps", "r_radps"), s.rate_radps)
+        ratios = [self.noise[name] / size for name, size in sizes.items() if size > 0.0 and name in self.noise]
+        if not ratios:
+            return None
+        low, high = np.percentile(ratios, (25, 75)).tolist()
+        return round(low, 4), round(high, 4)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-compatible mapping."""
