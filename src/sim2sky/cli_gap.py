@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim2sky.cli_commands import extras, print_json
+from sim2sky.cli_gap_causes import attributed, causes_json, causes_lines
 from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS
 
 if TYPE_CHECKING:
+    from sim2sky.analysis.attribution import Attribution
     from sim2sky.analysis.comparison import MetricComparison
     from sim2sky.analysis.sim_to_real_gap import GapAnalysis
+    from sim2sky.report.refused import Refused
 
 __all__ = ["render", "run_gap"]
 
@@ -42,22 +46,24 @@ def run_gap(
         analyzer.load_sim_data(sim)
         analyzer.load_real_data(real)
         analysis = analyzer.analyse()
+        found = attributed(sim, real) if report is not None or analysis.verdict == "gap" else None
         if report is not None:
             options = [*([] if strict else ["--no-strict"]), *(["--identify"] if identify else [])]
             command = shlex.join(["sim2sky", "gap", str(sim), str(real), "--report", str(report), *options])
-            _report(report, analysis, identify=identify, command=command)
+            _report(report, analysis, found, identify=identify, command=command)
     if as_json:
-        print_json(analysis.to_json())
+        print_json({**analysis.to_json(), "attribution": causes_json(found)})
     else:
-        print(render(analysis))
+        print(render(analysis, causes_lines(found)))
     return _EXIT[analysis.decision]
 
 
-def _report(path: Path, analysis: GapAnalysis, *, identify: bool, command: str) -> None:
+def _report(
+    path: Path, analysis: GapAnalysis, attribution: Attribution | Refused | None, *, identify: bool, command: str
+) -> None:
     """Write the report, with causes and, where asked for, parameters; what cannot be found out says so there."""
     from rich.console import Console
 
-    from sim2sky.analysis.attribution import attribute
     from sim2sky.analysis.flights import load_flights
     from sim2sky.analysis.identification import identify as identify_flights
     from sim2sky.report.gap_report import write_gap_report
@@ -66,9 +72,7 @@ def _report(path: Path, analysis: GapAnalysis, *, identify: bool, command: str) 
 
     own_command = f"sim2sky identify {shlex.quote(str(analysis.real.path))}"
     identification = Refused(f"identifying takes minutes; {own_command} does it, and --identify with --report")
-    with Console(stderr=True).status("looking for causes") as status:
-        logs = (analysis.sim.path, analysis.real.path)
-        attribution = or_refused(lambda: attribute(*(load_flights(log) for log in logs)))
+    with Console(stderr=True).status("replaying") as status:
         replay = or_refused(lambda: replays(analysis))
         if identify:
             status.update("identifying parameters")
@@ -80,8 +84,8 @@ def _report(path: Path, analysis: GapAnalysis, *, identify: bool, command: str) 
     print(f"report: {path}", file=sys.stderr)
 
 
-def render(a: GapAnalysis) -> str:
-    """The analysis for a reader, verdict first, decision last."""
+def render(a: GapAnalysis, causes: Sequence[str] = ()) -> str:
+    """The analysis for a reader, verdict first, decision last, `causes` before the recommendations."""
     lines = [f"{a.verdict}: {a.real.title} against {a.sim.title}"]
     lines += [f"note: {warning}" for warning in a.warnings]
     level = f"{a.confidence:.0%} interval"
@@ -94,6 +98,7 @@ def render(a: GapAnalysis) -> str:
     if a.event_note:
         lines += ["", a.event_note]
     lines += _shift(a)
+    lines += causes
     lines += ["", *a.recommendations, "", f"rule: {a.rule}", a.decision]
     return "\n".join(lines)
 

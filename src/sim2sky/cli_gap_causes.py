@@ -16,11 +16,14 @@ SHOWN = 3
 
 def attributed(sim: Path, real: Path) -> Attribution | Refused:
     """The causes of the difference between two logs, or why they cannot be told."""
+    from rich.console import Console
+
     from sim2sky.analysis.attribution import attribute
     from sim2sky.analysis.flights import load_flights
     from sim2sky.report.refused import or_refused
 
-    return or_refused(lambda: attribute(load_flights(sim), load_flights(real)))
+    with Console(stderr=True).status("looking for causes"):
+        return or_refused(lambda: attribute(load_flights(sim), load_flights(real)))
 
 
 def causes_json(found: Attribution | Refused | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from sim2sky.analysis.hypotheses import HYPOTHESES, PARAMETERS, trial
 from sim2sky.analysis.replay import Model
 from sim2sky.analysis.windows import cut_windows
 from sim2sky.config import EnvironmentSettings
-from sim2sky.environments.hidden_aircraft import CAUSES
+from sim2sky.environments.hidden_aircraft import CAUSES, hidden_aircraft
 from sim2sky.environments.jsbsim_plant import PlantParameters
 from sim2sky.errors import ConfigError, NotSupportedError
 
@@ -89,6 +89,15 @@ def test_two_causes_at_once_are_not_pinned_on_a_third(sim):
     found = attribute(sim, real(both), windows=32)
     assert found.verdict in {"delay", "thrust", CANNOT_TELL}
     assert found.causes[0].name == "delay"
+
+
+def test_an_aircraft_that_differs_in_everything_is_not_pinned_on_one_cause(sim):
+    """Noise and delay and trim and coefficients, none of which explains half."""
+    found = attribute(sim, real(hidden_aircraft(18, BASE)), windows=32)
+    assert found.verdict == CANNOT_TELL or found.causes[0].explained >= 0.5
+    assert len([c for c in found.causes if c.log_bayes > 3.0]) >= 2
+    if found.verdict == CANNOT_TELL:
+        assert "sim2sky" in found.advice
 
 
 def test_the_same_logs_get_the_same_answer(sim):

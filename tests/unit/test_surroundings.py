@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim2sky.analysis.effective import effective, held
 from sim2sky.analysis.flights import Flight
 from sim2sky.analysis.identifiability import SHRINKAGE
 from sim2sky.analysis.parameters import LARGEST_INTERVAL, Parameter
 from sim2sky.analysis.sensor_checks import NOISE_SENSORS
-from sim2sky.analysis.solver import effective, held
 from sim2sky.analysis.surroundings import Surroundings, constant_errors, survey
 from sim2sky.config.environment import EnvironmentSettings, SensorSettings
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2sky.analysis.attribution_text import advice_for, describe, reported
+from sim2sky.analysis.attribution_text import SEVERAL, advice_for, describe, reported
 from sim2sky.analysis.evidence import linear_evidence, two_sample_p
 from sim2sky.analysis.flights import Flight
 from sim2sky.analysis.hypotheses import HYPOTHESES, NORMAL_BIAS, PARAMETERS, Hypothesis
@@ -164,6 +164,8 @@ def attribute(
     first, lead = ranked[0], ranked[0].log_bayes - ranked[1].log_bayes
     sure = min(lead, first.log_bayes) >= MARGIN and first.explained >= LEAST_SHARE
     advice = "" if sure else advice_for([cause.name for cause in ranked[:2]])
+    if first.log_bayes >= MARGIN and first.explained < LEAST_SHARE:
+        advice = SEVERAL
     return Attribution(tuple(ranked), first.name if sure else CANNOT_TELL, p_value, advice)
 
 
@@ -185,21 +187,26 @@ class _Ranking:
     def causes(self) -> list[Cause]:
         fits = self._fits()
         best = max(fits, key=lambda f: f.log_bayes)
-        # Where even the best aircraft leaves more than the simulator's own flights do, all of it counts less.
-        excess = max(best.misfit.sum() / self._measured.z.size, 1.0)
-        weight = 1.0 / (self._temper * excess)
         before = self._measured.misfit(self._measured.z)
-        gains = {f.hypothesis.cause: 0.5 * weight * (before - f.misfit) for f in fits}
+        expected = self._measured.expected
+        # Where even the best aircraft leaves more than the simulator's own flights do, all of it counts less.
+        excess = max(float(best.misfit.sum() / expected.sum()), 1.0)
+        weight = 0.5 / self._temper
+        gains = {f.hypothesis.cause: weight * (before - f.misfit) for f in fits}
         evidence = {f.hypothesis.cause: _discounted(f, before, self._temper, excess) for f in fits}
         texts = {f.hypothesis.cause: (describe(f), reported(f)) for f in fits}
         flights = len(before)
-        total = np.maximum(gains[best.hypothesis.cause], 0.0) + self._left(best, weight) / flights
-        for cause, log in (("sensor noise", self._noise), ("wind", self._wind)):
+        total = np.maximum(gains[best.hypothesis.cause], 0.0) + self._left(best, 1.0 / self._temper / excess) / flights
+        logs: tuple[tuple[str, LogEvidence, Array], ...] = (
+            # What noise does to a replay is what no aircraft explains.
+            ("sensor noise", self._noise, weight * np.maximum(best.misfit - expected, 0.0)),
+            ("wind", self._wind, np.maximum(self._wind.gain[self._measured.flights], 0.0)),
+        )
+        for cause, log, gain in logs:
             evidence[cause] = log.log_bayes
-            gains[cause] = log.gain[self._measured.flights]
+            gains[cause] = gain if log.log_bayes > 0.0 else np.zeros(flights)
             texts[cause] = (describe(log, cause), reported(log, cause))
-            if log.log_bayes > 0.0:
-                total = total + np.maximum(gains[cause], 0.0)
+            total = total + gains[cause]
         rng = np.random.default_rng(self._seed)
         draws = rng.integers(0, flights, (BOOTSTRAP, flights))
         causes: list[Cause] = []

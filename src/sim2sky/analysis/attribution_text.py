@@ -11,8 +11,13 @@ from sim2sky.analysis.log_evidence import LogEvidence
 from sim2sky.analysis.replay_fit import Fit
 from sim2sky.errors import Sim2SkyError
 
-__all__ = ["advice_for", "describe", "reported"]
+__all__ = ["SEVERAL", "advice_for", "describe", "reported"]
 
+SEVERAL = (
+    "no single cause explains half of the difference, so several things differ: sim2sky identify fits all parameters "
+    "together, best on an excited flight (sim2sky excite)"
+)
+"""Advice where many things differ at once."""
 _LABELS = {
     "action_delay_s": "action delay",
     "actuator_bandwidth_scale": "actuator bandwidth",

@@ -14,13 +14,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2sky.analysis.effective import effective, held
 from sim2sky.analysis.flights import Flight
+from sim2sky.analysis.gauss_newton import Solver
 from sim2sky.analysis.identifiability import Identifiability, activity, identifiability
 from sim2sky.analysis.manoeuvres import advice_for
 from sim2sky.analysis.output_error import OutputError
 from sim2sky.analysis.parameters import CHANNEL_OF, Parameter, model_of, parameters_of
 from sim2sky.analysis.replay import Model, Replayer, ReplayError, one_airframe, replay_errors
-from sim2sky.analysis.solver import Solver, effective, held
 from sim2sky.analysis.surroundings import Range, Surroundings, survey
 from sim2sky.analysis.wind import Wind, estimate_wind
 from sim2sky.analysis.windows import CHANNELS, Windows, cut_windows

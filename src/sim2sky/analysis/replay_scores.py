@@ -197,6 +197,12 @@ class Measured:
         """Indices of the flights that have a window."""
         return np.unique(self.window.windows.flight.astype(int)).tolist()
 
+    @property
+    def expected(self) -> Array:
+        """(f,) chi-square of each flight where nothing differs."""
+        index = self.window.windows.flight.astype(int)
+        return np.array([float((index == f).sum() * self.z.shape[1]) for f in self.flights])
+
     def raw(self, z: Array, values: Mapping[str, float] | None = None) -> Iterator[tuple[Array, Array, float, int]]:
         """By flight: score, information, chi-square and number of windows, biases of sensors not yet taken out."""
         at = np.zeros(len(NAMES))
