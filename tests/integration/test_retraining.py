@@ -17,7 +17,11 @@ from sim2sky.agent.sb3 import load
 from sim2sky.cli import run as sim2sky
 from sim2sky.config.loader import dump_yaml
 from sim2sky.config.randomization import RandomizationPatch
+from sim2sky.config.retraining import RealEnvSettings
+from sim2sky.environments.hidden_aircraft import BIAS_LIMITS
 from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, ConfigError
+from sim2sky.training.continuous_learning import refitted_environment
+from sim2sky.training.starting_point import open_starting_point
 from sim2sky.validation.promotion import PromotionRules
 from sim2sky.validation.retraining import RetrainPlan, render, retrain
 
@@ -120,6 +124,20 @@ def test_plans_that_make_no_sense_are_refused(agent, tmp_path, changes, text):
 def test_a_patch_that_changes_nothing_is_no_reason_to_retrain(agent, tmp_path):
     with pytest.raises(ConfigError, match="changes nothing"):
         retrain(RetrainPlan(agent, RandomizationPatch(), tmp_path / "out", rungs=("refit",)))
+
+
+def test_what_no_flight_can_tell_is_drawn_from_what_it_may_be(agent):
+    """A sensor's bias: as wide as a calibrated sensor's where the patch is silent, the patch's own where it is not."""
+    before = open_starting_point(agent).settings.environment
+    said = {"airspeed_mps": [0.5, 0.6]}
+    disturbances = {**PATCH.disturbances, "sensors": {"offsets": said}}
+    settings = RealEnvSettings(vehicle="virtual", randomization=PATCH.model_copy(update={"disturbances": disturbances}))
+    offsets = refitted_environment(settings, before).disturbances.sensors.offsets
+    assert offsets["airspeed_mps"] == (0.5, 0.6)
+    assert {n: v for n, v in offsets.items() if n != "airspeed_mps"} == {
+        n: (-limit, limit) for n, limit in BIAS_LIMITS.items() if n != "airspeed_mps"
+    }
+    assert refitted_environment(RealEnvSettings(vehicle="virtual", logs=("x.h5",)), before) == before
 
 
 def test_a_patch_for_another_aircraft_is_refused(agent, tmp_path):

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim2sky.config.environment import EnvironmentSettings
+from sim2sky.config.environment import EnvironmentSettings, Sensor
 from sim2sky.config.loader import load_settings, validate_settings
 from sim2sky.config.randomization import RandomizationPatch
 from sim2sky.config.retraining import RealEnvSettings, Rung
+from sim2sky.environments.hidden_aircraft import BIAS_LIMITS
 from sim2sky.errors import ConfigError, NotSupportedError
 from sim2sky.telemetry.log_files import replacing
 from sim2sky.training.refit import continue_training, refit_settings
@@ -98,7 +99,9 @@ def _check_output(output: Path, start: StartingPoint) -> None:
 
 
 def refitted_environment(settings: RealEnvSettings, before: EnvironmentSettings) -> EnvironmentSettings:
-    """The agent's training environment with what identification found.
+    """The agent's training environment with what identification found, and with what no flight can tell: a sensor's
+    bias looks right in every log, and moves the aircraft all the same. Where the patch says nothing of a sensor, its
+    bias is drawn from what a calibrated one may have, lest a challenger gains by going to the edge of a tolerance.
 
     Raises:
         ConfigError: the patch is missing, for another aircraft, or wrong.
@@ -106,7 +109,13 @@ def refitted_environment(settings: RealEnvSettings, before: EnvironmentSettings)
     patch = settings.randomization
     if isinstance(patch, Path):
         patch = load_settings(patch, RandomizationPatch)
-    return before if patch is None else patch.apply(before)
+    if patch is None:
+        return before
+    after = patch.apply(before)
+    sensors = after.disturbances.sensors
+    unknown: dict[Sensor, tuple[float, float]] = {name: (-limit, limit) for name, limit in BIAS_LIMITS.items()}
+    known = sensors.model_copy(update={"offsets": {**unknown, **sensors.offsets}})
+    return after.model_copy(update={"disturbances": after.disturbances.model_copy(update={"sensors": known})})
 
 
 def finetune(

@@ -143,7 +143,7 @@ def retrain(
     settings = RealEnvSettings(vehicle=vehicle_of(plan.logs), randomization=plan.patch, logs=plan.logs, seed=plan.seed)
     old = start.settings.environment
     new = refitted_environment(settings, old)
-    if new == old:
+    if plan.patch.apply(old) == old:
         raise ConfigError("the patch changes nothing in the agent's training environment", hint="nothing to retrain")
     champion = _exported(plan.agent, work / "champion", start)
     rules = replace(plan.rules, alpha=plan.rules.alpha / len(plan.rungs))
