@@ -126,7 +126,7 @@ class Attribution:
 
 
 def attribute(
-    sim: Sequence[Flight], real: Sequence[Flight], *, aircraft: str = "", windows: int = 40, seed: int = 0
+    sim: Sequence[Flight], real: Sequence[Flight], *, aircraft: str = "", windows: int = 32, seed: int = 0
 ) -> Attribution:
     """Rank the causes of the difference between simulated and real flights.
 
