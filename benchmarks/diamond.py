@@ -4,8 +4,8 @@
                                  [--timesteps 100000] [--workers 1] [--output build/diamond]
 
 Per aircraft: ten virtual flights of the champion by the flight agent in a process of its own, gap analysis against the
-simulation, one excited flight and identification from it, retraining on the patch, promotion, export, ten flights of
-what is deployed now. Then, on fresh flights nobody has seen: success and tracking error (by gap analysis, from logs)
+simulation, two excited flights and identification from all of them, retraining on the patch, promotion, export, ten
+flights of what is deployed now. Then, on fresh flights nobody has seen: success and tracking error (by gap analysis, from logs)
 against the simulation before and after, and, where a challenger was promoted, champion and challenger on paired seeds
 of the hidden truth. An aircraft counts as within 20 % where success is at most 20 points below the simulation's and the
 tracking error at most 20 % above it. `--patch truth` puts the hidden parameters, 3 % wide, in the place of
@@ -29,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import numpy as np
 from machine import describe_machine
 
 from sim2sky.agent.bundle import Bundle
@@ -40,6 +41,7 @@ from sim2sky.config.randomization import RandomizationPatch
 from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
 from sim2sky.deployment.bundling import export_bundle
+from sim2sky.environments.airframes import airframe
 from sim2sky.environments.hidden_aircraft import hidden_aircraft, nominal_aircraft
 from sim2sky.hil.virtual_aircraft import fly_virtual_aircraft, installed_agent
 from sim2sky.training.starting_point import open_starting_point
@@ -56,6 +58,7 @@ LOGGED = 60  # flights per log of the final comparison
 FRESH_STREAM = 41
 WITHIN = 0.20
 WIDTH = 0.03
+WEIGHED, BALANCED_M = 0.01, 0.003  # standard deviations of scales and of balancing
 
 
 def exported(zip_path: Path, folder: Path) -> Bundle:
@@ -88,7 +91,8 @@ def truth_patch(hidden: EnvironmentSettings, before: EnvironmentSettings) -> Ran
 def identified(
     bundle: Bundle, base: EnvironmentSettings, seed: int, folder: Path, environments: list[EnvironmentSettings]
 ) -> tuple[list[RandomizationPatch] | None, str]:
-    """Patches of the environments from one excited virtual flight; None where it cannot tell a single parameter."""
+    """Patches of the environments from the flights so far and two excited ones, mass and centre of gravity weighed and
+    balanced as `benchmarks/identification.py` has it; None where they cannot tell a single parameter."""
     from sim2sky.analysis.excitation_plan import plan_excitation
     from sim2sky.analysis.flights import load_flights
     from sim2sky.analysis.identification import identify
@@ -97,7 +101,13 @@ def identified(
     plan.write_bytes(canonical_json(plan_excitation(base.aircraft, 60.0).excitation.to_json()))
     with installed_agent(str(bundle.path)) as agent:
         fly_virtual_aircraft(agent, base, seed, 2, log, excitation=plan)
-    found = identify(load_flights(log))
+    hidden, rng = hidden_aircraft(seed, base).randomization, np.random.default_rng(seed)
+    mass, cg = WEIGHED * airframe(base.aircraft).mass_kg, BALANCED_M
+    known = {
+        "mass_offset_kg": (hidden.mass_offset_kg[0] + mass * rng.standard_normal(), mass),
+        "cg_offset_m": (hidden.cg_offset_m[0] + cg * rng.standard_normal(), cg),
+    }
+    found = identify(load_flights(folder / "real.h5", log), known=known)
     told = sum(p.identifiable for p in found.parameters)
     note = f"{told} of {len(found.parameters)} parameters identified"
     return ([found.patch(e) for e in environments] if told else None), note
