@@ -3,13 +3,13 @@
     python benchmarks/diamond.py [--aircraft 20] [--seed 1000] [--agent hawk] [--patch identified] [--fresh 400]
                                  [--timesteps 100000] [--workers 1] [--output build/diamond]
 
-Per aircraft: ten virtual flights of the champion by the flight agent in a process of its own, gap analysis against the
-simulation, two excited flights and identification from all of them, retraining on the patch, promotion, export, ten
-flights of what is deployed now. Then, on fresh flights nobody has seen: success and tracking error (by gap analysis,
-from logs) against the simulation before and after, and, where a challenger was promoted, champion and challenger on paired seeds
-of the hidden truth. An aircraft counts as within 20 % where success is at most 20 points below the simulation's and the
-tracking error at most 20 % above it. `--patch truth` puts the hidden parameters, 3 % wide, in the place of
-identification: how much of the result is retraining's own.
+Per aircraft: ten virtual flights of the champion by the flight agent in a process of its own, gap analysis against
+the simulation, two excited flights and identification from all of them, retraining on the patch, promotion, export,
+ten flights of what is deployed now. Then, on fresh flights nobody has seen: success and tracking error (by gap
+analysis, from logs) against the simulation before and after, and, where a challenger was promoted, champion and
+challenger on paired seeds of the hidden truth. An aircraft counts as within 20 % where success is at most 20 points
+below the simulation's and the tracking error at most 20 % above it. `--patch truth` puts the hidden parameters, 3 %
+wide, in the place of identification: how much of the result is retraining's own.
 
 Finished aircraft are lines of JSON in the output folder; the same command goes on with those that are missing.
 """
