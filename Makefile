@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.ready
 # Two threads on nets of this size cost more time than they save, and episodes run in parallel anyway.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint types train-agents bench bench-safety clean
+.PHONY: demo test lint types train-agents bench bench-safety bench-gap clean
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "sim2sky needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 2; }
@@ -60,6 +60,16 @@ bench-safety: build/bench/hawk
 	$(BIN)/python benchmarks/guard_fuzz.py
 	$(BIN)/python benchmarks/fence_approaches.py
 	$(BIN)/python benchmarks/link_fuzz.py
+
+# About an hour on two cores: false alarms, coverage, causes, parameters, and twenty turns of the diamond.
+bench-gap: export PYTHONPATH := src:.
+bench-gap: $(STAMP)
+	$(BIN)/python benchmarks/log_import.py speed 100
+	$(BIN)/python benchmarks/log_import.py damage 1000
+	$(BIN)/python benchmarks/gap_statistics.py
+	$(BIN)/python benchmarks/attribution.py 60
+	$(BIN)/python benchmarks/identification.py --flights 40
+	$(BIN)/python benchmarks/diamond.py --aircraft 20
 
 clean:
 	rm -rf $(VENV) build
