@@ -39,9 +39,9 @@ def run_gap(
         from sim2sky.analysis.sim_to_real_gap import SimToRealGapAnalyzer
 
         if report is not None:
-            from sim2sky.report.html import require_writable
+            from sim2sky.config.outputs import require_writable
 
-            require_writable(report)
+            require_writable(report, "the report")
         analyzer = SimToRealGapAnalyzer(strict=strict)
         analyzer.load_sim_data(sim)
         analyzer.load_real_data(real)

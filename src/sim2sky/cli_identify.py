@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from sim2sky.config.outputs import require_writable, write_whole
 from sim2sky.errors import EXIT_INCONCLUSIVE, EXIT_PASS, ConfigError
 from sim2sky.runtime.state import CHANNELS
-from sim2sky.telemetry.log_files import replacing
 
 if TYPE_CHECKING:
     from sim2sky.analysis.excitation_plan import Plan
@@ -51,6 +51,8 @@ def identify(
     """
     from sim2sky.cli_commands import extras, print_json
 
+    if output is not None:
+        require_writable(output)
     with extras():
         from sim2sky.analysis.flights import load_flights
         from sim2sky.analysis.identification import identify as identify_flights
@@ -71,7 +73,7 @@ def identify(
             from sim2sky.config.loader import dump_yaml
 
             command = shlex.join(["sim2sky", "identify", *(p.name for p in logs)])
-            _write(output, dump_yaml(found.patch(environment, written_by=command)))
+            write_whole(output, dump_yaml(found.patch(environment, written_by=command)))
     if json:
         print_json(found.to_json())
     else:
@@ -94,6 +96,7 @@ def excite(
     """Plan an excitation within the aircraft's envelope, and predict the intervals that flying it will give."""
     from sim2sky.cli_commands import extras, print_json
 
+    require_writable(output)
     with extras():
         from sim2sky.analysis.excitation_plan import plan_excitation
 
@@ -101,7 +104,7 @@ def excite(
             plan = plan_excitation(aircraft, duration, kind=kind)
         from sim2sky.agent.contract import canonical_json
 
-        _write(output, canonical_json(plan.excitation.to_json()).decode())
+        write_whole(output, canonical_json(plan.excitation.to_json()).decode())
     if json:
         print_json(plan.to_json())
     else:
@@ -177,14 +180,6 @@ def _environment(config: Path | None, aircraft: str) -> EnvironmentSettings:
     if environment.aircraft != aircraft:
         raise ConfigError(f"{config} trains on '{environment.aircraft}', the flights are of '{aircraft}'")
     return environment
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

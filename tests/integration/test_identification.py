@@ -406,3 +406,11 @@ def test_excite_writes_a_plan_that_flies(tmp_path, capsys):
     assert len(CHANNELS) == 8
     assert cli.run(["excite", "-o", str(tmp_path / "no" / "plan.json"), "--aircraft", "ultrastick25e"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["missing/p.yaml", "."])
+@pytest.mark.parametrize("command", [["identify", "no.h5"], ["excite", "--aircraft", "ultrastick25e"]])
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, capsys, command, where):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run([*command, "-o", where]) == 2
+    assert f"cannot write {where}" in capsys.readouterr().err and list(tmp_path.iterdir()) == []

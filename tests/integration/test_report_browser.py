@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.browser_support import browser, needs_chromium
 
+from sim2sky.config.outputs import write_whole
 from sim2sky.report.figures import Interval, Line, Marks, Moment, Panel, Stretch, interval_plot, panels, ranking
-from sim2sky.report.html import write_page
 from sim2sky.report.page import Fact, Grid, Page, Plot, Section, Table, Text, Verdict, to_html
 
 pytest.importorskip("jinja2")
@@ -72,7 +72,7 @@ def tab():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "gap.html"
-    write_page(path, to_html(page()))
+    write_whole(path, to_html(page()))
     return path
 
 
@@ -98,16 +98,16 @@ def test_no_request_leaves_the_page(tab, written):
 def test_a_page_that_would_load_something_is_caught(tab, tmp_path):
     """Negative control: the browser's policy refuses it and the test's eyes see it, also without the policy."""
     leaking = to_html(page()).replace("</main>", '<img src="http://127.0.0.1:9/pixel.png"></main>')
-    write_page(tmp_path / "refused.html", leaking)
+    write_whole(tmp_path / "refused.html", leaking)
     tab.open(tmp_path / "refused.html", width=800, height=600)
     assert any("Content Security Policy" in complaint for complaint in tab.complaints)
-    write_page(tmp_path / "open.html", leaking.replace("Content-Security-Policy", "Nothing"))
+    write_whole(tmp_path / "open.html", leaking.replace("Content-Security-Policy", "Nothing"))
     tab.open(tmp_path / "open.html", width=800, height=600)
     assert any(address.startswith("http://127.0.0.1:9/pixel") for address in tab.requested)
 
 
 def test_a_hostile_agent_name_does_not_run(tab, tmp_path):
-    write_page(tmp_path / "hostile.html", to_html(page(OWNED)))
+    write_whole(tmp_path / "hostile.html", to_html(page(OWNED)))
     tab.open(tmp_path / "hostile.html", width=800, height=600)
     assert tab.ask("document.title").startswith("Sim-to-real gap: <script>")
     assert tab.ask("document.querySelector('h1').textContent") == f"Sim-to-real gap: {OWNED}"
@@ -118,7 +118,7 @@ def test_a_hostile_agent_name_does_not_run(tab, tmp_path):
 def test_a_script_that_slipped_in_would_not_run_either(tab, tmp_path):
     """Negative control for the policy: escaping is not the only thing that stands in the way."""
     broken = to_html(page()).replace("made by a test", "<script>document.title = 'owned'</script>")
-    write_page(tmp_path / "broken.html", broken)
+    write_whole(tmp_path / "broken.html", broken)
     tab.open(tmp_path / "broken.html", width=800, height=600)
     assert tab.ask("document.title") != "owned"
     assert any("Content Security Policy" in complaint for complaint in tab.complaints)

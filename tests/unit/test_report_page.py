@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim2sky.config.outputs import require_writable, write_whole
 from sim2sky.errors import ConfigError, MissingExtraError
 from sim2sky.report import html as html_module
 from sim2sky.report.figures import Interval, interval_plot
-from sim2sky.report.html import number, plotting_library, require_writable, signed, size_of, write_page
+from sim2sky.report.html import number, plotting_library, signed, size_of
 from sim2sky.report.page import Fact, Grid, Page, Picture, Plot, Section, Table, Text, Verdict, to_html
 
 pytest.importorskip("jinja2")
@@ -175,7 +176,7 @@ def test_signs_and_sizes():
 def test_written_whole(tmp_path):
     require_writable(tmp_path / "r.html")
     assert not list(tmp_path.iterdir()), "asking leaves nothing behind"
-    write_page(tmp_path / "r.html", "ä<b>")
+    write_whole(tmp_path / "r.html", "ä<b>")
     assert (tmp_path / "r.html").read_text(encoding="utf-8") == "ä<b>"
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
@@ -185,8 +186,11 @@ def test_a_path_that_cannot_be_written_is_named_and_what_was_there_stays(tmp_pat
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     before = sorted(p.name for p in tmp_path.iterdir())
-    for attempt in (lambda: write_page(tmp_path / where, "x"), lambda: require_writable(tmp_path / where)):
-        with pytest.raises(ConfigError, match="cannot write the report") as caught:
+    for attempt in (
+        lambda: write_whole(tmp_path / where, "x", "the page"),
+        lambda: require_writable(tmp_path / where, "the page"),
+    ):
+        with pytest.raises(ConfigError, match="cannot write the page") as caught:
             attempt()
         assert caught.value.exit_code == 2 and caught.value.hint
     assert sorted(p.name for p in tmp_path.iterdir()) == before

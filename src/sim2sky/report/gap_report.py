@@ -9,9 +9,9 @@ from sim2sky.analysis.attribution import Attribution
 from sim2sky.analysis.flight_metrics import flights_of
 from sim2sky.analysis.gap_analysis import GapAnalysis, LogSummary
 from sim2sky.analysis.identification import Identification
+from sim2sky.config.outputs import write_whole
 from sim2sky.report.cause_section import attribution_section
 from sim2sky.report.flight_sections import Arm, event_section, history_section, shift_section, spectrum_section
-from sim2sky.report.html import write_page
 from sim2sky.report.inputs import InputFile, input_section
 from sim2sky.report.metric_sections import bar_section, decision_section, facts, interval_section, verdict
 from sim2sky.report.page import Page, to_html
@@ -54,7 +54,7 @@ def write_gap_report(
         MissingExtraError: jinja2, plotly or matplotlib is not installed.
     """
     page = gap_page(analysis, attribution=attribution, identification=identification, replay=replay, command=command)
-    write_page(path, to_html(page))
+    write_whole(path, to_html(page), "the report")
 
 
 def gap_page(

@@ -7,21 +7,16 @@ that nothing a log says can reach the network or run. jinja2 and plotly are impo
 from __future__ import annotations
 
 import base64
-import contextlib
-import errno
 import hashlib
 import json
 import math
-import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from sim2sky.errors import ConfigError, MissingExtraError
-from sim2sky.telemetry.log_files import replacing
+from sim2sky.errors import MissingExtraError
 
-__all__ = ["number", "plotting_library", "render", "require_writable", "signed", "size_of", "write_page"]
+__all__ = ["number", "plotting_library", "render", "signed", "size_of"]
 
 UNKNOWN = "n/a"
 
@@ -56,40 +51,6 @@ def render(template: str, context: Mapping[str, object]) -> str:
         styles=Markup(_file("report.css")),  # noqa: S704 - our own file
         script_hashes=[_csp_hash(text) for text in scripts.values()],
     )
-
-
-def write_page(path: Path, page: str) -> None:
-    """Put a page in place, whole or not at all.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    with _writing(path), replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-
-
-def require_writable(path: Path) -> None:
-    """Find out before the work is done whether its report can be written; nothing is left behind.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    with _writing(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Generator[None, None, None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the report {path}: {error.strerror or error}",
-            hint="name a file in a folder that exists and is writable, on a disk with room",
-        ) from error
 
 
 def plotting_library() -> str:

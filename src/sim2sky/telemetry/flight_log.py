@@ -231,7 +231,10 @@ def _open(path: Path) -> FlightLog:
             try:
                 file = stack.enter_context(import_h5py().File(path, "r"))
             except OSError as error:
-                raise FlightLogError(f"{path} is not a readable flight log: {str(error).splitlines()[0]}") from error
+                raise FlightLogError(
+                    f"{path} is not a readable flight log: {str(error).splitlines()[0]}",
+                    hint=f"a log of another autopilot? sim2sky log import {path}",
+                ) from error
         elif (parts / "header.json").is_file():
             metadata = Header.load(parts).metadata
             file = stack.enter_context(_in_memory())
