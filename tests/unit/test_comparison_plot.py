@@ -145,3 +145,10 @@ def test_without_a_path_a_window_is_asked_for(monkeypatch):
     plot_bars(BARS, None)
     assert shown == ["Simulation vs Real Hardware Performance"]
     assert not plt.get_fignums(), "closed again"
+
+
+@pytest.mark.parametrize(("source", "said"), [("virtual", "Virtual Aircraft"), ("hil", "Hardware in the Loop")])
+def test_what_is_not_real_hardware_is_not_called_so(source, said):
+    (ax,) = comparison_figure([Bar("Success Rate", 0.8, 0.6)], source).axes
+    words = [ax.get_title(), *(t.get_text() for t in ax.get_legend().get_texts())]
+    assert words == [f"Simulation vs {said} Performance", "Simulation", said]

@@ -25,6 +25,12 @@ __all__ = ["Bar", "bars_of", "comparison_figure", "comparison_png", "plot_bars"]
 
 WIDTH = 0.35
 DPI = 150
+FLOWN = {
+    "real": "Real Hardware",
+    "virtual": "Virtual Aircraft",
+    "hil": "Hardware in the Loop",
+    "sim": "Other Simulation",
+}
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,14 @@ def bars_of(sim: PerformanceMetrics, real: PerformanceMetrics, compared: Iterabl
     return bars
 
 
-def comparison_figure(bars: Sequence[Bar]) -> Figure:
+def comparison_figure(bars: Sequence[Bar], source: str = "real") -> Figure:
     """Pairs of bars, simulation = 1, with the interval of the real value as a whisker.
 
     A metric that cannot be divided by its simulated value has no bars, but says so with its values.
+
+    Args:
+        bars: to draw.
+        source: of the flights; what is not real hardware is not called so.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -87,12 +97,12 @@ def comparison_figure(bars: Sequence[Bar]) -> Figure:
         raise MissingExtraError("matplotlib", "analysis") from error
     figure = Figure(figsize=(10, 6))
     ax = figure.add_subplot()
-    _draw(ax, bars)
+    _draw(ax, bars, source)
     figure.tight_layout()
     return figure
 
 
-def comparison_png(bars: Sequence[Bar]) -> bytes:
+def comparison_png(bars: Sequence[Bar], source: str = "real") -> bytes:
     """The figure as a PNG file.
 
     Raises:
@@ -101,11 +111,11 @@ def comparison_png(bars: Sequence[Bar]) -> bytes:
     import io
 
     buffer = io.BytesIO()
-    comparison_figure(bars).savefig(buffer, format="png", dpi=DPI)
+    comparison_figure(bars, source).savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
-def plot_bars(bars: Sequence[Bar], save_path: Path | None) -> None:
+def plot_bars(bars: Sequence[Bar], save_path: Path | None, source: str = "real") -> None:
     """Write the figure to a file of any kind matplotlib knows by its suffix; without a path, show it in a window.
 
     Raises:
@@ -113,9 +123,9 @@ def plot_bars(bars: Sequence[Bar], save_path: Path | None) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     if save_path is None:
-        _show(bars)
+        _show(bars, source)
         return
-    figure = comparison_figure(bars)
+    figure = comparison_figure(bars, source)
     kind = save_path.suffix.removeprefix(".") or "png"
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
@@ -135,19 +145,20 @@ def plot_bars(bars: Sequence[Bar], save_path: Path | None) -> None:
         ) from error
 
 
-def _show(bars: Sequence[Bar]) -> None:
+def _show(bars: Sequence[Bar], source: str) -> None:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise MissingExtraError("matplotlib", "analysis") from error
     figure, ax = plt.subplots(figsize=(10, 6))
-    _draw(ax, bars)
+    _draw(ax, bars, source)
     figure.tight_layout()
     plt.show()
     plt.close(figure)
 
 
-def _draw(ax: Axes, bars: Sequence[Bar]) -> None:
+def _draw(ax: Axes, bars: Sequence[Bar], source: str) -> None:
+    flown = FLOWN.get(source, "Flights")
     drawn = [(x, bar) for x, bar in enumerate(bars) if not bar.why_no_ratio]
     left, right = [x - WIDTH / 2 for x, _ in drawn], [x + WIDTH / 2 for x, _ in drawn]
     ax.bar(left, [1.0] * len(drawn), WIDTH, label="Simulation", color="skyblue")
@@ -155,7 +166,7 @@ def _draw(ax: Axes, bars: Sequence[Bar]) -> None:
         right,
         [bar.real / bar.sim if math.isfinite(bar.real) else 0.0 for _, bar in drawn],
         WIDTH,
-        label="Real Hardware",
+        label=flown,
         color="coral",
     )
     for x, (_, bar) in zip(right, drawn, strict=True):
@@ -167,7 +178,7 @@ def _draw(ax: Axes, bars: Sequence[Bar]) -> None:
             text = f"{note}\n(sim {bar.sim:.3g}, real {bar.real:.3g})"
             ax.annotate(text, (x, 0.02), ha="center", va="bottom", fontsize=9, style="italic")
     ax.set_ylabel("Normalized Performance")
-    ax.set_title("Simulation vs Real Hardware Performance")
+    ax.set_title(f"Simulation vs {flown} Performance")
     ax.set_xticks(range(len(bars)))
     ax.set_xticklabels([bar.name for bar in bars])
     ax.set_xlim(-0.6, max(len(bars), 1) - 0.4)

@@ -143,7 +143,8 @@ class SimToRealGapAnalyzer:
             raise NotLoadedError
         compared = self.analyse().metrics if self._sim and self._real else ()
         bars = bars_of(self.sim_metrics, self.real_metrics, compared)
-        plot_bars(bars, None if save_path is None else Path(save_path))
+        source = self._real.summary.source if self._real else "real"
+        plot_bars(bars, None if save_path is None else Path(save_path), source)
 
     def analyse(self) -> GapAnalysis:
         """Everything at once.

@@ -180,7 +180,13 @@ def bar_section(a: GapAnalysis) -> Section:
         "bars",
         "Simulation against flight",
         f"Means over all flights, in units of simulation; the line on a bar is the {a.confidence:.0%} interval.",
-        [Picture(comparison_png(bars), alt, "The same picture is written by SimToRealGapAnalyzer.plot_comparison.")],
+        [
+            Picture(
+                comparison_png(bars, a.real.source),
+                alt,
+                "The same picture is written by SimToRealGapAnalyzer.plot_comparison.",
+            )
+        ],
     )
 
 
