@@ -39,7 +39,7 @@ def run_gap(
         from sim2sky.analysis.sim_to_real_gap import SimToRealGapAnalyzer
 
         if report is not None:
-            from sim2sky.config.outputs import require_writable
+            from sim2sky.outputs import require_writable
 
             require_writable(report, "the report")
         analyzer = SimToRealGapAnalyzer(strict=strict)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from sim2sky.config.outputs import require_writable, write_whole
 from sim2sky.errors import EXIT_INCONCLUSIVE, EXIT_PASS, ConfigError
+from sim2sky.outputs import require_writable, write_whole
 from sim2sky.runtime.state import CHANNELS
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import pytest
 from tests.browser_support import browser, needs_chromium
 from tests.flight_support import make_bundle
 from tests.gap_support import RATE_HZ, Synthetic, spread, write_log
+from tests.report_support import text_of
 
 from sim2sky import cli
 from sim2sky.analysis.attribution import attribute
@@ -25,7 +26,7 @@ from sim2sky.environments.hidden_aircraft import nominal_aircraft, single_cause
 from sim2sky.errors import ConfigError
 from sim2sky.report.gap_report import gap_page, write_gap_report
 from sim2sky.report.html import number
-from sim2sky.report.page import Grid, Page, Table, Text, to_html
+from sim2sky.report.page import Grid, Page, Table, to_html
 from sim2sky.report.refused import Refused, or_refused
 from sim2sky.report.replay_section import replays
 from sim2sky.telemetry.log_schema import COLUMNS
@@ -92,17 +93,6 @@ SHIFT = ShiftReport(
 
 def section(page: Page, name: str):
     return next(s for s in page.sections if s.id == name)
-
-
-def text_of(part) -> str:
-    """All that a section says."""
-    said = [part.title, part.lead]
-    for block in part.blocks:
-        if isinstance(block, Text):
-            said.append(block.text)
-        elif isinstance(block, Table):
-            said += [block.caption, *block.headers, *(cell for row in block.rows for cell in row)]
-    return "\n".join(said)
 
 
 # What it says -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.browser_support import browser, needs_chromium
 
-from sim2sky.config.outputs import write_whole
+from sim2sky.outputs import write_whole
 from sim2sky.report.figures import Interval, Line, Marks, Moment, Panel, Stretch, interval_plot, panels, ranking
 from sim2sky.report.page import Fact, Grid, Page, Plot, Section, Table, Text, Verdict, to_html
 

@@ -15,10 +15,10 @@ import pytest
 from retrain_support import PATCH, champion
 from sim2sky.agent.sb3 import load
 from sim2sky.cli import run as sim2sky
+from sim2sky.config.environment import CALIBRATED_BIAS
 from sim2sky.config.loader import dump_yaml
 from sim2sky.config.randomization import RandomizationPatch
 from sim2sky.config.retraining import RealEnvSettings
-from sim2sky.environments.hidden_aircraft import BIAS_LIMITS
 from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, ConfigError
 from sim2sky.training.continuous_learning import refitted_environment
 from sim2sky.training.starting_point import open_starting_point
@@ -135,7 +135,7 @@ def test_what_no_flight_can_tell_is_drawn_from_what_it_may_be(agent):
     offsets = refitted_environment(settings, before).disturbances.sensors.offsets
     assert offsets["airspeed_mps"] == (0.5, 0.6)
     assert {n: v for n, v in offsets.items() if n != "airspeed_mps"} == {
-        n: (-limit, limit) for n, limit in BIAS_LIMITS.items() if n != "airspeed_mps"
+        n: (-limit, limit) for n, limit in CALIBRATED_BIAS.items() if n != "airspeed_mps"
     }
     assert refitted_environment(RealEnvSettings(vehicle="virtual", logs=("x.h5",)), before) == before
 

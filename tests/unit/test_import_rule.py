@@ -17,6 +17,7 @@ RANKS = {
     "errors": 0,
     "agent/contract": 0,
     "agent/layers": 0,
+    "outputs": 1,
     "telemetry/*": 1,
     "runtime/*": 1,
     "agent/*": 1,

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim2sky.config.outputs import require_writable, write_whole
 from sim2sky.errors import ConfigError, MissingExtraError
+from sim2sky.outputs import require_writable, write_whole
 from sim2sky.report import html as html_module
 from sim2sky.report.figures import Interval, interval_plot
 from sim2sky.report.html import number, plotting_library, signed, size_of

@@ -6,10 +6,11 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from tests.report_support import figure_of, text_of
 
 from sim2sky.analysis.identification import Identification, ParameterEstimate
 from sim2sky.analysis.replay import CHANNELS, Model, ReplayError
-from sim2sky.report.page import Plot, Table, Text
+from sim2sky.report.page import Plot, Table
 from sim2sky.report.parameter_section import parameter_section, with_identified
 from sim2sky.report.refused import Refused
 from sim2sky.report.replay_section import Replay, replay_section
@@ -47,22 +48,8 @@ TOLD_FROM_ZERO = ParameterEstimate("aileron_offset", "of travel", 0.0, 0.03, 0.0
 UNTOLD = ParameterEstimate("CLq", "1", 1.0, 1.0, 0.3, 1.7, False, "60 s of elevator multisine", "prior")
 
 
-def text(section) -> str:
-    said = [section.title, section.lead]
-    for block in section.blocks:
-        if isinstance(block, Text):
-            said.append(block.text)
-        if isinstance(block, Table):
-            said += [block.caption, *(cell for row in block.rows for cell in row)]
-    return "\n".join(said)
-
-
-def figure(section):
-    return next(b.figure for b in section.blocks if isinstance(b, Plot))
-
-
 def test_a_refusal_stands_in_its_place_and_nobody_asked_is_nothing():
-    assert "too few flights" in text(parameter_section(Refused("too few flights")))
+    assert "too few flights" in text_of(parameter_section(Refused("too few flights")))
     assert parameter_section(None) is None
 
 
@@ -73,8 +60,8 @@ def test_parameters_told_and_untold_are_kept_apart():
     assert told.rows[0][2:] == ["1.00", "0.800", "0.750 to 0.850", "−20.0 %"]
     assert told.rows[1][-1] == "n/a", "nothing is relative to zero"
     assert [r[0] for r in untold.rows] == ["CLq"] and untold.rows[0][-1] == "60 s of elevator multisine"
-    assert [d["y"] for d in figure(section).data] == [["thrust_scale"]]
-    point = figure(section).data[0]
+    assert [d["y"] for d in figure_of(section).data] == [["thrust_scale"]]
+    point = figure_of(section).data[0]
     assert point["x"][0] == pytest.approx(-20.0)
     assert point["x"][0] + point["error_x"]["array"][0] == pytest.approx(-15.0)
     assert "3 flights, 57 windows" in section.lead
@@ -82,14 +69,14 @@ def test_parameters_told_and_untold_are_kept_apart():
 
 def test_a_negative_prior_keeps_its_interval_the_right_way_round():
     section = parameter_section(identified(ParameterEstimate("x", "1", -2.0, -1.0, -1.2, -0.8, True, "", "flight")))
-    point = figure(section).data[0]
+    point = figure_of(section).data[0]
     assert point["error_x"]["array"][0] == pytest.approx(10.0)
     assert point["error_x"]["arrayminus"][0] == pytest.approx(10.0)
 
 
 def test_where_not_one_parameter_is_told_it_says_so():
     section = parameter_section(identified(UNTOLD, after=None))
-    assert "Cannot tell a single parameter" in text(section)
+    assert "Cannot tell a single parameter" in text_of(section)
     assert not any(isinstance(b, Plot) for b in section.blocks)
 
 

@@ -8,11 +8,12 @@ and how many more would decide is computed. Why: docs/adr/0014.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sim2sky.analysis.flight_metrics import FlightMetrics, Metric
+from sim2sky.validation.statistics import fewest
 from sim2sky.validation.two_sample import Effect, LogSample, holm, newcombe, share_ratio, welch_log_ratio
 
 __all__ = [
@@ -253,24 +254,11 @@ def flights_needed(comparisons: Sequence[MetricComparison], *, confidence: float
 
     if decides(n_sim, n_real):
         return (0, 0)
-    real = _fewest(lambda n: decides(n_sim, n), n_real)
+    real = fewest(lambda n: decides(n_sim, n), n_real, first=n_real + 1, most=MOST_FLIGHTS)
     if real is not None:
         return real - n_real, 0
-    both = _fewest(lambda n: decides(max(n, n_sim), max(n, n_real)), min(n_sim, n_real))
+    fewer = min(n_sim, n_real)
+    both = fewest(lambda n: decides(max(n, n_sim), max(n, n_real)), fewer, first=fewer + 1, most=MOST_FLIGHTS)
     if both is None:
         return None
     return max(both - n_real, 0), max(both - n_sim, 0)
-
-
-def _fewest(decides: Callable[[int], bool], start: int) -> int | None:
-    """Fewest above `start`, by doubling and bisection; the rule is monotone up to the rounding of counts."""
-    high = start + 1
-    while not decides(high):
-        high *= 2
-        if high > MOST_FLIGHTS:
-            return None
-    low = max(high // 2, start)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(middle) else (middle, high)
-    return high

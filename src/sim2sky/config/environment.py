@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sim2sky.config.loader import Range, Settings
 
 __all__ = [
+    "CALIBRATED_BIAS",
     "COEFFICIENTS",
     "SENSORS",
     "DisturbanceSettings",
@@ -26,6 +27,11 @@ Sensor = Literal[
 ]
 SENSORS: tuple[Sensor, ...] = get_args(Sensor)
 """In the order of the simulated sensors' columns."""
+CALIBRATED_BIAS: dict[Sensor, float] = {
+    "roll_rad": 0.025, "pitch_rad": 0.025, "yaw_rad": 0.05, "p_radps": 0.01, "q_radps": 0.01, "r_radps": 0.01,
+    "airspeed_mps": 0.8, "altitude_m": 2.0, "climb_rate_mps": 0.2,
+}  # fmt: skip
+"""A mounted and calibrated low-cost autopilot: 1.5 degrees, 3 degrees of compass, half a degree per second."""
 COEFFICIENTS = (
     "CL0", "CLa", "CLq", "CLde", "CD0", "CDde", "CDda", "CDdr", "CYb", "CYp", "CYr", "CYda", "CYdr", "Clb", "Clp",
     "Clr", "Clda", "Cldr", "Cm0", "Cma", "Cmq", "Cmde", "Cnb", "Cnp", "Cnr", "Cnda", "Cndr",

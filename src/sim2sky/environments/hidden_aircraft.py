@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from sim2sky.config.environment import (
+    CALIBRATED_BIAS,
     COEFFICIENTS,
     EnvironmentSettings,
     RandomizationSettings,
-    Sensor,
     Surface,
 )
 from sim2sky.environments.airframes import Airframe, airframe
 from sim2sky.errors import ConfigError
 
-__all__ = ["BIAS_LIMITS", "CAUSES", "hidden_aircraft", "nominal_aircraft", "single_cause"]
+__all__ = ["CAUSES", "hidden_aircraft", "nominal_aircraft", "single_cause"]
 
 CAUSES = (
     "delay", "actuator", "thrust", "drag", "mass", "cg", "inertia", "aerodynamics", "sensor bias", "sensor noise",
@@ -33,11 +33,6 @@ CAUSES = (
 _STREAM = 0x48494444  # keeps these draws apart from those of the episodes
 _SURFACES: tuple[Surface, ...] = ("aileron", "elevator", "rudder")
 _CONTROL = frozenset({"CLde", "CYda", "CYdr", "Clda", "Cldr", "Cmde", "Cnda", "Cndr", "CDde", "CDda", "CDdr"})
-BIAS_LIMITS: dict[Sensor, float] = {
-    "roll_rad": 0.025, "pitch_rad": 0.025, "yaw_rad": 0.05, "p_radps": 0.01, "q_radps": 0.01, "r_radps": 0.01,
-    "airspeed_mps": 0.8, "altitude_m": 2.0, "climb_rate_mps": 0.2,
-}  # fmt: skip
-"""A mounted and calibrated low-cost autopilot: 1.5 degrees, 3 degrees of compass, half a degree per second."""
 _GROUPS = (
     ("Clb", "Clp", "Clr", "Clda"),
     ("CLa", "Cma", "Cmq", "Cmde"),
@@ -90,7 +85,7 @@ def hidden_aircraft(seed: int, base: EnvironmentSettings) -> EnvironmentSettings
         "wind_mps": (calm, calm + uniform(2.0, 5.0)),
         "sensors": {
             "noise_scale": _fixed(uniform(0.7, 2.5)),
-            "offsets": {name: _fixed(uniform(-limit, limit)) for name, limit in BIAS_LIMITS.items()},
+            "offsets": {name: _fixed(uniform(-limit, limit)) for name, limit in CALIBRATED_BIAS.items()},
         },
     }
     return _changed(base, randomization, disturbances)
@@ -187,8 +182,8 @@ def _aerodynamics(d: _Draw) -> Change:
 def _sensor_bias(d: _Draw) -> Change:
     """Three to five times what a calibrated sensor may have."""
     sensors = d.base.disturbances.sensors
-    name = tuple(BIAS_LIMITS)[d.choose(len(BIAS_LIMITS))]
-    by = d.signed(3.0, 5.0) * BIAS_LIMITS[name]
+    name = tuple(CALIBRATED_BIAS)[d.choose(len(CALIBRATED_BIAS))]
+    by = d.signed(3.0, 5.0) * CALIBRATED_BIAS[name]
     offsets = {**sensors.offsets, name: _shift(sensors.offsets.get(name, (0.0, 0.0)), by)}
     return {}, {"sensors": {"offsets": offsets}}
 

@@ -9,7 +9,7 @@ from sim2sky.analysis.attribution import Attribution
 from sim2sky.analysis.flight_metrics import flights_of
 from sim2sky.analysis.gap_analysis import GapAnalysis, LogSummary
 from sim2sky.analysis.identification import Identification
-from sim2sky.config.outputs import write_whole
+from sim2sky.outputs import write_whole
 from sim2sky.report.cause_section import attribution_section
 from sim2sky.report.flight_sections import Arm, event_section, history_section, shift_section, spectrum_section
 from sim2sky.report.inputs import InputFile, input_section

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim2sky.config.environment import EnvironmentSettings, Sensor
+from sim2sky.config.environment import CALIBRATED_BIAS, EnvironmentSettings, Sensor
 from sim2sky.config.loader import load_settings, validate_settings
 from sim2sky.config.randomization import RandomizationPatch
 from sim2sky.config.retraining import RealEnvSettings, Rung
-from sim2sky.environments.hidden_aircraft import BIAS_LIMITS
 from sim2sky.errors import ConfigError, NotSupportedError
 from sim2sky.telemetry.log_files import replacing
 from sim2sky.training.refit import continue_training, refit_settings
@@ -113,7 +112,7 @@ def refitted_environment(settings: RealEnvSettings, before: EnvironmentSettings)
         return before
     after = patch.apply(before)
     sensors = after.disturbances.sensors
-    unknown: dict[Sensor, tuple[float, float]] = {name: (-limit, limit) for name, limit in BIAS_LIMITS.items()}
+    unknown: dict[Sensor, tuple[float, float]] = {name: (-limit, limit) for name, limit in CALIBRATED_BIAS.items()}
     known = sensors.model_copy(update={"offsets": {**unknown, **sensors.offsets}})
     return after.model_copy(update={"disturbances": after.disturbances.model_copy(update={"sensors": known})})
 

@@ -6,6 +6,7 @@ Pure functions of counts; no simulation, no I/O.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "Verdict",
     "clopper_pearson",
     "failure_free_trials",
+    "fewest",
     "needed_successes",
     "samples_for_quantile",
     "verdict",
@@ -148,12 +150,23 @@ def _trials_needed(rate: float, trials: int, threshold: float, confidence: float
             return clopper_pearson(k, n, confidence=confidence, side="lower").low >= threshold
         return clopper_pearson(k, n, confidence=confidence, side="upper").high < threshold
 
-    high = trials
+    return fewest(decides, trials, first=trials, most=MAX_TRIALS)
+
+
+def fewest(decides: Callable[[int], bool], undecided: int, *, first: int, most: int) -> int | None:
+    """Smallest number that decides, by doubling and bisection; the rule is monotone up to the rounding of counts.
+
+    Args:
+        decides: the rule.
+        undecided: a number that does not decide.
+        first: to try. most: None where none up to this decides.
+    """
+    high = first
     while not decides(high):
         high *= 2
-        if high > MAX_TRIALS:
+        if high > most:
             return None
-    low = max(high // 2, trials)
+    low = max(high // 2, undecided)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)
