@@ -70,9 +70,16 @@ class Faulty:
             file.write(f"{self._number} {self._kind} {time.monotonic_ns()}\n")
 
     def _strike_from_outside(self) -> None:
+        """Note the time and strike without letting go of the interpreter in between: another thread that answers on
+        after the noted time would make the guard look late."""
+        libc = ctypes.PyDLL(None)
+        name = self._kind.encode()
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         time.sleep(self._delay_s)
-        self._note()
-        os.kill(os.getpid(), signal.SIGKILL if self._kind == "killed" else signal.SIGSTOP)
+        sys.setswitchinterval(60.0)
+        line = b"%d %s %d\n" % (self._number, name, time.monotonic_ns())
+        libc.write(log, line, len(line))
+        libc.kill(os.getpid(), int(signal.SIGKILL if self._kind == "killed" else signal.SIGSTOP))
 
     def _strike(self, action: NDArray[Any]) -> NDArray[Any]:
         kind = self._kind
