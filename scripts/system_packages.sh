@@ -2,17 +2,24 @@
 # Installs the system packages that the tests need and that pip cannot bring; does nothing where they are there already.
 set -euo pipefail
 
-# package and a program of it, by which it is recognised
+# package, and a program or a file of it by which it is recognised
 NEEDED="
 openssh-server  sshd
 openssh-client  ssh-keygen
 qemu-user       qemu-aarch64
 chromium        chromium
+gcc             gcc
+clang           clang
+qemu-system-arm qemu-system-arm
+gcc-arm-none-eabi        arm-none-eabi-gcc
+libnewlib-arm-none-eabi  /usr/lib/arm-none-eabi/newlib/libc.a
+gcc-aarch64-linux-gnu    aarch64-linux-gnu-gcc
+libc6-dev-arm64-cross    /usr/aarch64-linux-gnu/lib/libc.so.6
 "
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(while read -r package program; do
-  [ -z "$package" ] || command -v "$program" >/dev/null || echo "$package"
+  [ -z "$package" ] || command -v "$program" >/dev/null || [ -e "$program" ] || echo "$package"
 done <<<"$NEEDED")
 [ -n "$missing" ] || exit 0
 # shellcheck disable=SC2206 - one word is one package
