@@ -87,18 +87,23 @@ double s2s_atan(double x)
 double s2s_atan2(double y, double x)
 {
     double ay = fabs(y), ax = fabs(x), angle;
+    bool behind = copysign(1.0, x) < 0.0;
 
-    if (ay > ax)
-        angle = 1.5707963267948966 - (arc(ax / ay) - 6.123233995736766e-17);
-    else if (ax > 0.0)
+    if (ay > ax) {
+        angle = arc(ax / ay);
+        if (behind)
+            angle = 1.5707963267948966 + (angle + 6.123233995736766e-17);
+        else
+            angle = 1.5707963267948966 - (angle - 6.123233995736766e-17);
+        return copysign(angle, y);
+    }
+    if (ax > 0.0)
         angle = arc(ay / ax);
     else if (ax == ay)
         angle = 0.0;
     else
         return NAN;
-    if (copysign(1.0, x) < 0.0)
-        angle = S2S_PI - (angle - 1.2246467991473532e-16);
-    return copysign(angle, y);
+    return copysign(behind ? S2S_PI - (angle - 1.2246467991473532e-16) : angle, y);
 }
 
 double s2s_asin(double x)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.c_support import build_shared
 
 from sim2sky.deployment.toolchain import find_compiler, firmware_folder
 from sim2sky.runtime import real
-from tests.c_support import build_shared
 
 TESTS = Path(__file__).resolve().parent.parent / "firmware"
 SOURCES = [TESTS / "real_stream.c", TESTS / "host" / "port.c", firmware_folder() / "core" / "real.c"]
@@ -86,19 +86,24 @@ def test_the_arguments_are_of_all_kinds(arguments, python_answers):
     assert ((x == 0) & np.signbit(x)).sum() > 10
     assert ((x != 0) & (abs(x) < 2.3e-308)).sum() > 10
     assert (abs(x) > 1e300).sum() > 100
-    assert all(len(set(row.tolist())) > N / 3 for row in python_answers)  # answers, not one NaN after the other
+    assert all(len(set(row.tolist())) > N / 4 for row in python_answers)  # answers, not one NaN after the other
 
 
-@pytest.mark.parametrize("liberty", ["-ffp-contract=fast", "-ffast-math"])
-def test_a_compiler_that_takes_liberties_is_caught(tmp_path, arguments, python_answers, liberty):
-    """Else the comparison could not fail. The compiler contracts only where the machine can fuse."""
-    library = build_shared(SOURCES, tmp_path, compiler=find_compiler("host", "gcc"), options=[liberty])
-    differ = sum(
-        (ours != bits(theirs)).any() for ours, theirs in zip(python_answers, c_answers(library, *arguments), strict=True)
-    )
-    if liberty == "-ffp-contract=fast" and " fma " not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this machine has no fused multiply-add")
-    assert differ >= 3
+# Not -ffast-math as such: linked with it a library makes the whole process flush denormals to zero.
+FAST_MATH = (
+    "-fno-math-errno", "-ffinite-math-only", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros",
+    "-fno-trapping-math",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("liberties", [("-ffp-contract=fast",), FAST_MATH])
+def test_a_compiler_that_takes_liberties_is_caught(tmp_path, arguments, python_answers, liberties):
+    """Else the comparison could not fail."""
+    if liberties != FAST_MATH and "fma" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this machine has no fused multiply-add to be misused")
+    library = build_shared(SOURCES, tmp_path, compiler=find_compiler("host", "gcc"), options=liberties)
+    answers = c_answers(library, *arguments)
+    assert sum((ours != bits(theirs)).any() for ours, theirs in zip(python_answers, answers, strict=True)) >= 3
 
 
 def units_off(answer, exact):

@@ -3,7 +3,7 @@
 Made of +, -, *, / and square roots, each rounded once, so that no C library has a say (ADR 0021). Nothing raises;
 infinite and NaN arguments give NaN where there is no better answer. Standard library only.
 
-Accuracy: 2 units in the last place, tan and asin 4. Of sin, cos and tan for |x| < 1e6, and next to a zero at a multiple
+Accuracy: 3 units in the last place, tan and asin 4; that of sin, cos and tan for |x| < 1e6, and next to a zero at a multiple
 of pi / 2 at least 1e-27; beyond, their period is the double 2 pi. Minimax polynomials by the Remez exchange; reduction
 in three parts after W. J. Cody and W. Waite, *Software Manual for the Elementary Functions* (1980).
 """
@@ -79,18 +79,21 @@ def atan(x: float) -> float:
 
 def atan2(y: float, x: float) -> float:
     """Angle of the point (x, y), rad, in [-pi, pi]; with the signs of zero of IEEE 754. NaN for two infinities."""
-    ay, ax = abs(y), abs(x)
+    ay, ax, behind = abs(y), abs(x), _copysign(1.0, x) < 0.0
     if ay > ax:
-        angle = 1.5707963267948966 - (_arc(ax / ay) - 6.123233995736766e-17)
-    elif ax > 0.0:
+        angle = _arc(ax / ay)
+        if behind:
+            angle = 1.5707963267948966 + (angle + 6.123233995736766e-17)
+        else:
+            angle = 1.5707963267948966 - (angle - 6.123233995736766e-17)
+        return _copysign(angle, y)
+    if ax > 0.0:
         angle = _arc(ay / ax)
     elif ax == ay:
         angle = 0.0
     else:
         return _NAN
-    if _copysign(1.0, x) < 0.0:
-        angle = 3.141592653589793 - (angle - 1.2246467991473532e-16)
-    return _copysign(angle, y)
+    return _copysign(3.141592653589793 - (angle - 1.2246467991473532e-16) if behind else angle, y)
 
 
 def asin(x: float) -> float:
