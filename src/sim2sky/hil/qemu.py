@@ -13,7 +13,7 @@ from sim2sky.errors import TargetError
 __all__ = ["Completed", "emulator_command", "find_qemu", "run_to_exit"]
 
 ICOUNT_SHIFT = 7
-"""An instruction takes 2^7 ns of emulated time, which the 40 ns timer resolves, so that `port_instructions` is exact."""
+"""An instruction takes 2^7 ns of emulated time, which the 40 ns timer resolves: `port_instructions` is exact."""
 
 
 class Completed(NamedTuple):
