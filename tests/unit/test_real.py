@@ -86,7 +86,8 @@ def test_the_arguments_are_of_all_kinds(arguments, python_answers):
     assert ((x == 0) & np.signbit(x)).sum() > 10
     assert ((x != 0) & (abs(x) < 2.3e-308)).sum() > 10
     assert (abs(x) > 1e300).sum() > 100
-    assert all(len(set(row.tolist())) > N / 4 for row in python_answers)  # answers, not one NaN after the other
+    numbers = [np.unique(row).size for row in python_answers]
+    assert min(numbers) > N / 5, numbers  # answers, not one NaN after the other
 
 
 # Not -ffast-math as such: linked with it a library makes the whole process flush denormals to zero.

@@ -3,9 +3,9 @@
 Made of +, -, *, / and square roots, each rounded once, so that no C library has a say (ADR 0021). Nothing raises;
 infinite and NaN arguments give NaN where there is no better answer. Standard library only.
 
-Accuracy: 3 units in the last place, tan and asin 4; that of sin, cos and tan for |x| < 1e6, and next to a zero at a multiple
-of pi / 2 at least 1e-27; beyond, their period is the double 2 pi. Minimax polynomials by the Remez exchange; reduction
-in three parts after W. J. Cody and W. Waite, *Software Manual for the Elementary Functions* (1980).
+Accuracy: 3 units in the last place, tan and asin 4. That of sin, cos and tan holds for |x| < 1e6; next to a zero at a
+multiple of pi / 2 the error is below 1e-27; beyond, the period is the double 2 pi. Minimax polynomials by the Remez
+exchange; reduction in three parts after W. J. Cody and W. Waite, *Software Manual for the Elementary Functions* (1980).
 """
 
 from __future__ import annotations
