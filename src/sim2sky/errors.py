@@ -18,6 +18,7 @@ __all__ = [
     "NotSupportedError",
     "Sim2SkyError",
     "TargetError",
+    "ToolchainError",
 ]
 
 EXIT_PASS = 0
@@ -111,3 +112,7 @@ class FlightLogError(Sim2SkyError):
 
 class LinkError(Sim2SkyError):
     """A MAVLink or serial link could not be opened or fell silent."""
+
+
+class ToolchainError(Sim2SkyError):
+    """A compiler or emulator is missing, refuses a source, or hangs."""
