@@ -1,12 +1,14 @@
 """Where the aircraft may be, seen from home: inside a circle and inside every polygon.
 
-Signed distances, so that a caller can ask for a margin. Standard library only.
+Signed distances, so that a caller can ask for a margin. Twin of firmware/core/fence.c. Standard library only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+from sim2sky.runtime.real import hypot
 
 __all__ = ["Fence", "Point", "polygon_problem"]
 
@@ -66,7 +68,7 @@ class Fence:
 
     def margin(self, north_m: float, east_m: float) -> float:
         """Distance to the nearest border, m; negative outside."""
-        smallest = self._radius - math.hypot(north_m, east_m)
+        smallest = self._radius - hypot(north_m, east_m)
         if not self._polygons:
             return smallest
         for edges in self._polygons:
