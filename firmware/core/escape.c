@@ -25,9 +25,9 @@ double s2s_turn_side(double error_rad, double roll_rad, double previous)
         if (previous != 0.0)
             return previous;
         if (fabs(roll_rad) > STRAIGHT_RAD)
-            return copysign(1.0, roll_rad);
+            return roll_rad < 0.0 ? -1.0 : 1.0;
     }
-    return copysign(1.0, error_rad);
+    return error_rad < 0.0 ? -1.0 : 1.0;
 }
 
 double s2s_heading_for(double course_rad, double airspeed_mps, s2s_wind wind)

@@ -47,8 +47,8 @@ def turn_side(error_rad: float, roll_rad: float, previous: float = 0.0) -> float
         if previous:
             return previous
         if abs(roll_rad) > STRAIGHT_RAD:
-            return math.copysign(1.0, roll_rad)
-    return math.copysign(1.0, error_rad)
+            return -1.0 if roll_rad < 0.0 else 1.0
+    return -1.0 if error_rad < 0.0 else 1.0
 
 
 def heading_for(course_rad: float, airspeed_mps: float, wind: Wind | None) -> float:

@@ -63,7 +63,8 @@ class Fence:
             edges: list[tuple[float, float, float, float, float]] = []
             for i, (n0, e0) in enumerate(polygon):
                 n1, e1 = polygon[(i + 1) % len(polygon)]
-                edges.append((n0, e0, n1 - n0, e1 - e0, max((n1 - n0) ** 2 + (e1 - e0) ** 2, 1e-9)))
+                dn, de = n1 - n0, e1 - e0
+                edges.append((n0, e0, dn, de, max(dn * dn + de * de, 1e-9)))
             self._polygons.append(edges)
 
     def margin(self, north_m: float, east_m: float) -> float:

@@ -15,10 +15,11 @@ __all__ = ["WindEstimate", "wind_of"]
 
 MEMORY_S = 4.0  # gusts are shorter, shifts of the wind longer
 MAX_ALPHA_RAD = 0.3
+ABSURD_MPS = 1e6  # no ground velocity of a small aircraft is larger
 
 
 def wind_of(s: Sample, delay_s: float = 0.0) -> Wind | None:
-    """Wind of one sample: ground velocity minus air velocity; None where ground velocity is not measured.
+    """Wind of one sample: ground velocity minus air velocity; None where the former is not measured.
 
     The air velocity points where the nose points, less the angle of attack, whose sideways share in a bank matters.
 
@@ -26,7 +27,7 @@ def wind_of(s: Sample, delay_s: float = 0.0) -> Wind | None:
         s: usable state.
         delay_s: by how much ground velocity is older than attitude; the turn since then is taken back.
     """
-    if not (math.isfinite(s.north_mps) and math.isfinite(s.east_mps)):
+    if not (-ABSURD_MPS < s.north_mps < ABSURD_MPS and -ABSURD_MPS < s.east_mps < ABSURD_MPS):
         return None
     speed = max(s.airspeed_mps, 1.0)
     bank = min(max(s.roll_rad, -MAX_BANK_RAD), MAX_BANK_RAD)
