@@ -115,7 +115,7 @@ class NativeBackend:
 
     def _fill(self, observation: Mapping[str, NDArray[Any]] | NDArray[Any]) -> None:
         if isinstance(observation, np.ndarray):
-            if len(self._keys) > 1:
+            if len(self._keys) != 1:
                 raise BundleError(f"the policy takes several inputs: {', '.join(self._keys)}")
             observation = {self._keys[0]: observation}
         for key, part in self._parts.items():
