@@ -231,6 +231,7 @@ class Flown:
 
     seed: int
     flight: int
+    setup: tuple[SafetyLimits, AutopilotGains, Contract]
     config: GuardConfig
     calls: NDArray[Any]
     answers: NDArray[Any]
@@ -239,11 +240,11 @@ class Flown:
 def flown(seed: int, flight: int, steps: int = FLIGHT) -> Flown:
     """Make up a flight and fly it with the Python guard."""
     rng = np.random.default_rng([seed, flight])
-    limits, contract = random_limits(rng), random_contract(rng)
-    law = Autopilot(random_gains(rng), 1.0 / contract.rate_hz)
-    monitor = SafetyMonitor.for_contract(limits, law, contract)
+    limits, contract, gains = random_limits(rng), random_contract(rng), random_gains(rng)
+    monitor = SafetyMonitor.for_contract(limits, Autopilot(gains, 1.0 / contract.rate_hz), contract)
     calls = random_calls(rng, limits, contract.rate_hz, steps)
-    return Flown(seed, flight, guard_config(monitor), calls, python_answers(monitor, calls))
+    setup = (limits, gains, contract)
+    return Flown(seed, flight, setup, guard_config(monitor), calls, python_answers(monitor, calls))
 
 
 def python_answers(monitor: SafetyMonitor, calls: NDArray[Any]) -> NDArray[Any]:
@@ -272,7 +273,8 @@ def c_answers(f: Flown, library: ctypes.CDLL | None = None) -> NDArray[Any]:
 def differences(f: Flown, library: ctypes.CDLL | None = None) -> list[str]:
     """Steps with another command bit, mode or trip; the first of the flight described in full."""
     answers = c_answers(f, library)
-    unlike = np.flatnonzero(answers.view("V40") != f.answers.view("V40"))
+    bits, expected = (a.view(np.uint64).reshape(len(a), -1) for a in (answers, f.answers))
+    unlike = np.flatnonzero((bits != expected).any(axis=1))
     return [describe(f, answers, int(k)) for k in unlike[:1]] + [f"flight {f.flight} step {k}" for k in unlike[1:]]
 
 
