@@ -176,7 +176,8 @@ def random_calls(rng: Rng, limits: SafetyLimits, rate_hz: float, n: int = FLIGHT
             share[part] = 1.3
             motion[part] = rng.uniform(-1, 1, (k, 13))
         elif theme == "old":
-            delay[part] = rng.integers(-(10**9), 10**9, k)
+            borders_ns = [int(ms * 1e6) + d for ms in (limits.stale_data_ms, limits.blind_data_ms) for d in (-1, 0, 1)]
+            delay[part] = rng.choice([rng.integers(-(10**9), 10**9, k), rng.choice(borders_ns, k)])
         elif theme == "blind":
             delay[part] = 900_000_000
         elif theme == "home":
@@ -188,6 +189,8 @@ def random_calls(rng: Rng, limits: SafetyLimits, rate_hz: float, n: int = FLIGHT
         _spoil(rng, r[a:b])
     if rng.random() < 0.5:  # ground velocity that nobody measures
         r["state"][int(rng.integers(n)) :, 11:] = math.nan
+    if rng.random() < 0.1:  # nor position
+        r["state"][:, 9] = math.nan
     return r
 
 
@@ -215,8 +218,8 @@ def _spoil(rng: Rng, part: NDArray[Any]) -> None:
     elif theme == "no position":
         part["state"][:, 9 + int(rng.integers(2))] = rng.choice(NASTY[[0, 1, 3, 10]])
     elif theme == "switch":
-        rows = rng.integers(0, k, 3)
-        part["what"][rows] = rng.choice([RESET, KILL, DISARM, ARM], 3)
+        rows = rng.integers(0, k, 6)
+        part["what"][rows] = rng.choice([RESET, KILL, DISARM, ARM], 6)
         part["what"][-2:] = [DISARM, ARM]
 
 

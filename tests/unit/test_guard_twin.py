@@ -84,14 +84,14 @@ MUTANTS = [
     ("guard.c", "g->guidance.side = w->side;", ""),
     ("guard.c", "s2s_autopilot_reset(&g->law);\n        return", "return"),
     ("guard.c", "g->killed = g->killed || g->config->kill_enabled;", "g->killed = true;"),
-    ("guard.c", "g->disarmed = g->disarmed && g->killed;", "g->disarmed = false;"),
+    ("guard.c", "g->disarmed = true;", ""),
     ("watch.c", "w->fix_ns = s->time_ns;", "w->fix_ns = now_ns;"),
     ("watch.c", "enough += c->fence_buffer_m;", ""),
     ("watch.c", "return a_ns < b_ns ? b - a : a - b;", "return a - b;"),
     ("watch.c", "age_ns > c->stale_ns", "age_ns >= c->stale_ns"),
     ("watch.c", "w->battery_count = 0;", ""),
     ("watch.c", "w->turning--;", "w->turning = 0;"),
-    ("escape.c", "#define STEP_S 0.4", "#define STEP_S 0.4000000000000001"),
+    ("escape.c", "#define STEP_S 0.4", "#define STEP_S 0.41"),
 ]
 
 
