@@ -1,7 +1,7 @@
 /* The agent in a project of one's own: replay the golden vectors, then fly three control periods of a level flight.
  *
  *     sim2sky firmware BUNDLE -o project
- *     cc -std=c99 -O3 -ffp-contract=off -Iproject/sim2sky main.c project/sim2sky/*.c -lm -o agent */
+ *     cd project/sim2sky && cc -std=c99 -O3 -ffp-contract=off -I. ../../main.c *.c -lm -o ../agent */
 #include <math.h>
 #include <stdio.h>
 

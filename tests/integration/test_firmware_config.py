@@ -22,7 +22,7 @@ from sim2sky.deployment.firmware_config import CONFIG, agent_sources, config_sou
 from sim2sky.deployment.toolchain import compile_c, find_compiler, firmware_folder
 from sim2sky.errors import BundleError, ConfigError, ContractError, Sim2SkyError, ToolchainError
 from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.observation import SIGNALS, history_index, signal
+from sim2sky.runtime.observation import SIGNALS, history_index
 
 CORE = firmware_folder() / "core"
 
