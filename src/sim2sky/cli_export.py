@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,7 +22,12 @@ def export(
         Path | None, Parameter(help="normaliser; vecnormalize.pkl beside the agent by default")
     ] = None,
     contract: Annotated[Path | None, Parameter(help="contract; contract.json beside the agent by default")] = None,
-    format: Annotated[str, Parameter(help="comma-separated: onnx, torchscript; the first one flies")] = "onnx",  # noqa: A002
+    format: Annotated[  # noqa: A002
+        str, Parameter(help="comma-separated: onnx, torchscript, c; the first one flies, c comes along unasked")
+    ] = "onnx",
+    c_weights: Annotated[
+        Literal["float32", "int8"], Parameter(help="weights of the generated C; int8 is smaller, not faster or exact")
+    ] = "float32",
     name: Annotated[str | None, Parameter(help="the agent's name; its folder's name by default")] = None,
     profile: Annotated[str, Parameter(help="target platform, which decides opset and IR version")] = "generic_linux",
     opset: Annotated[int | None, Parameter(help="ONNX opset, 11 to 21, instead of the platform's")] = None,
@@ -60,6 +65,7 @@ def export(
             vecnormalize=vecnormalize,
             contract=contract,
             formats=tuple(f.strip() for f in format.split(",") if f.strip()),
+            c_weights=c_weights,
             profile=profile,
             opset_version=opset,
             safety=limits_of,
@@ -72,6 +78,8 @@ def export(
     for fmt, error in exported.errors.items():
         size = bundle.files[bundle.formats[fmt]]["size"]
         print(f"  {fmt}: {size} bytes, largest error {error:.2g} on {len(bundle.golden())} golden vectors")
+    if exported.without_c:
+        print(f"  no c: {exported.without_c}")
     if limits_of is None:
         print("  no safety limits and no flown golden vectors: install the simulator (pip install 'sim2sky[sim]')")
     elif bundle.safety() is None:
