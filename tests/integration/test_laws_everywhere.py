@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from benchmarks import elementary_functions
 from tests.c_support import build_program
 
 from sim2sky.deployment import firmware_build
@@ -63,6 +64,16 @@ def test_fused_multiplication_is_caught(here, tmp_path, source):
     compiler = find_compiler("aarch64")
     program = build_program([source, PORT, *CORE], tmp_path, compiler=compiler, options=["-ffp-contract=fast"])
     assert hashes(program, "aarch64") != here
+
+
+def test_short_form_of_the_benchmark():
+    rows = elementary_functions.measure(200)
+    for name, row in rows.items():
+        assert row["error_units"] < (4.0 if name in ("tan", "asin") else 3.0)
+        assert row["libraries_differ"] > 0.01  # why we have functions of our own
+        assert 0 < row["m7_instructions"] < 150  # counted, not timed; a division or square root is one
+        assert row["newlib_instructions"] > 0
+        assert row["python_ns"] > 0
 
 
 def test_no_undefined_behaviour(source, here, tmp_path):
