@@ -3,9 +3,7 @@
 #define PORT_H
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static inline void port_print(const char *text) { fputs(text, stdout); }
-static inline void port_exit(int code) { exit(code); }
 
 #endif
