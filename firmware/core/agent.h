@@ -4,27 +4,8 @@
 #define SIM2SKY_AGENT_H
 
 #include "guard.h"
+#include "observation.h"
 #include "policy.h" /* generated: SIM2SKY_POLICY_... and the four calls */
-
-enum { S2S_HISTORY = 3 };
-
-/* How an observation scalar follows from state and setpoint; in the order of `SIGNALS` in observation.py. */
-typedef enum {
-    S2S_SIGNAL_ROLL, S2S_SIGNAL_PITCH, S2S_SIGNAL_P, S2S_SIGNAL_Q, S2S_SIGNAL_R, S2S_SIGNAL_AIRSPEED,
-    S2S_SIGNAL_CLIMB_RATE, S2S_SIGNAL_ALTITUDE_ERROR, S2S_SIGNAL_AIRSPEED_ERROR, S2S_SIGNAL_HEADING_ERROR,
-    S2S_SIGNAL_CLIMB_RATE_ERROR, S2S_SIGNAL_BANK_ERROR, S2S_SIGNAL_ROLL_ERROR, S2S_SIGNAL_PITCH_ERROR,
-    S2S_SIGNAL_P_ERROR, S2S_SIGNAL_Q_ERROR, S2S_SIGNAL_R_ERROR,
-    S2S_SIGNAL_PREVIOUS /* + (age - 1) * channels + channel */
-} s2s_signal;
-
-typedef struct {
-    uint8_t signal;
-    float low, high;
-} s2s_observation_signal;
-
-typedef struct {
-    double low, high, command_low, command_neutral, command_high;
-} s2s_action_signal;
 
 /* From the contract and the safety limits of one bundle; written by sim2sky/deployment/firmware_config.py. */
 typedef struct {
@@ -47,7 +28,8 @@ typedef struct {
     const s2s_agent_config *config;
     sim2sky_policy policy;
     s2s_guard guard;
-    double history[S2S_HISTORY * S2S_CHANNELS];
+    double history[S2S_HISTORY * S2S_CHANNELS]; /* previous actions, newest first */
+    uint64_t policy_time_ns;                    /* of the policy's next step, see agent.c */
 } s2s_agent;
 
 extern const s2s_agent_config s2s_config; /* of the bundle this firmware was built for */

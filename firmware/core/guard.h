@@ -3,7 +3,7 @@
 #ifndef SIM2SKY_GUARD_H
 #define SIM2SKY_GUARD_H
 
-#include "guard_table.h" /* generated from the Python classes: s2s_guard_config, trip bits, modes, actions, the ladder */
+#include "guard_table.h" /* generated: s2s_guard_config, trip bits, modes, actions, the ladder */
 #include "laws.h"
 
 typedef struct {
@@ -12,7 +12,7 @@ typedef struct {
     uint32_t trips; /* S2S_TRIP_... */
 } s2s_guarded;
 
-typedef struct s2s_guard s2s_guard; /* complete in guard_state.h, so that its size is known and it lies where you want */
+typedef struct s2s_guard s2s_guard; /* complete in guard_state.h: its size is known, and it lies where you want */
 #include "guard_state.h"
 
 void s2s_guard_init(s2s_guard *g, const s2s_guard_config *config);

@@ -8,6 +8,7 @@
 #define S2S_PI 3.141592653589793
 #define S2S_GRAVITY_MPS2 9.80665
 
+void s2s_sin_cos(double x, double *sine, double *cosine); /* of an angle, rad; distinct places */
 double s2s_sin(double x);
 double s2s_cos(double x);
 double s2s_tan(double x);

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import random
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.c_support import build_shared
 
+from sim2sky.deployment.toolchain import firmware_folder
 from sim2sky.runtime.teensy import FrameReader, crc16, encode_frame
-
-CORE = Path(__file__).parents[2] / "firmware/core"
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-ffp-contract=off", "-O2")
 
 
 class Reader(ctypes.Structure):
@@ -54,10 +51,7 @@ class CFrames:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    out = tmp_path_factory.mktemp("frame") / "frame.so"
-    command = ["gcc", *STRICT, "-fsanitize=undefined", "-fno-sanitize-recover", "-shared", "-fPIC", "-o", str(out)]
-    subprocess.run([*command, str(CORE / "frame.c")], check=True)
-    loaded = ctypes.CDLL(str(out))
+    loaded = build_shared([firmware_folder() / "core/frame.c"], tmp_path_factory.mktemp("frame"))
     loaded.s2s_crc16.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
     loaded.s2s_crc16.restype = ctypes.c_uint16
     loaded.s2s_frame_encode.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p)

@@ -1,14 +1,15 @@
 """The ladder of run-time assurance: what may be wrong, and the one action that answers each combination of it.
 
-A pure function of flags, so that all combinations can be enumerated (`scripts/safety_table.py` does). Standard library
-only.
+A table of rules and a pure function of flags, so that all combinations can be enumerated (`scripts/safety_table.py`
+does) and the same rules are compiled into the firmware (`scripts/guard_table.py`). Standard library only.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
-__all__ = ["BRIDGEABLE", "SHAPING", "SWITCHING", "Action", "Mode", "Situation", "Trip", "decide"]
+__all__ = ["BRIDGEABLE", "RULES", "SHAPING", "SWITCHING", "Action", "Mode", "Rule", "Situation", "Trip", "decide"]
 
 
 class Mode(IntEnum):
@@ -96,37 +97,51 @@ _MODES = (
     Mode.KILLED,
 )  # fmt: skip
 
-# Plain integers: operations on IntFlag cost more than the rest of a decision.
-_SWITCHING, _KILL, _LOST, _BLIND = int(SWITCHING), int(Trip.KILL), int(Trip.LOST), int(Trip.BLIND)
-_NO_POSITION, _BATTERY, _RANGE = int(Trip.NO_POSITION), int(Trip.BATTERY), int(Trip.RANGE)
-_NOT_BRIDGEABLE = _SWITCHING & ~int(BRIDGEABLE)
-_BRIDGE, _SETTLING = int(Situation.BRIDGE), int(Situation.SETTLING)
-_PERSISTENT, _HOME = int(Situation.PERSISTENT), int(Situation.HOME)
+
+class Rule(NamedTuple):
+    """One rung. Plain integers: operations on IntFlag cost more than the rest of a decision.
+
+    Attributes:
+        any_of: trips of which one must be set; 0 asks for none.
+        none_of: trips of which none may be set.
+        situation: bits of `Situation` that must all hold.
+        action: what is done then.
+    """
+
+    any_of: int
+    none_of: int
+    situation: int
+    action: Action
+
+
+RULES = tuple(
+    Rule(int(any_of), int(none_of), int(situation), action)
+    for any_of, none_of, situation, action in (
+        (0, SWITCHING, Situation.SETTLING, Action.HOLD),
+        (0, SWITCHING, 0, Action.POLICY),
+        (Trip.KILL, 0, 0, Action.STOP),
+        (Trip.LOST, 0, 0, Action.TERMINATE),
+        (Trip.BLIND, 0, 0, Action.TRIM),
+        (Trip.NO_POSITION, 0, 0, Action.CIRCLE),
+        (Trip.BATTERY, 0, Situation.HOME, Action.DESCEND),
+        (Trip.BATTERY | Trip.RANGE, 0, 0, Action.RETURN),
+        (0, SWITCHING & ~BRIDGEABLE, Situation.BRIDGE, Action.REPEAT),
+        (0, 0, Situation.PERSISTENT | Situation.HOME, Action.LOITER),
+        (0, 0, Situation.PERSISTENT, Action.RETURN),
+        (0, 0, 0, Action.HOLD),
+    )
+)
+"""The ladder; the first rule that applies decides, and the last one always applies."""
 
 
 def decide(trips: int, situation: int) -> Action:
-    """The action for a combination of flags; the first rule that applies.
+    """The action for a combination of flags.
 
     Args:
         trips: bits of `Trip`; shaping ones are ignored.
         situation: bits of `Situation`.
     """
-    if not trips & _SWITCHING:
-        return Action.HOLD if situation & _SETTLING else Action.POLICY
-    if trips & _KILL:
-        return Action.STOP
-    if trips & _LOST:
-        return Action.TERMINATE
-    if trips & _BLIND:
-        return Action.TRIM
-    if trips & _NO_POSITION:
-        return Action.CIRCLE
-    if trips & _BATTERY:
-        return Action.DESCEND if situation & _HOME else Action.RETURN
-    if trips & _RANGE:
-        return Action.RETURN
-    if situation & _BRIDGE and not trips & _NOT_BRIDGEABLE:
-        return Action.REPEAT
-    if situation & _PERSISTENT:
-        return Action.LOITER if situation & _HOME else Action.RETURN
-    return Action.HOLD
+    for any_of, none_of, held, action in RULES:
+        if (not any_of or trips & any_of) and not trips & none_of and situation & held == held:
+            return action
+    raise AssertionError("the last rule always applies")

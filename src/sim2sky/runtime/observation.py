@@ -16,7 +16,7 @@ from sim2sky.agent.contract import Contract, Signal
 from sim2sky.errors import ContractError
 from sim2sky.runtime.state import CHANNELS, Sample, Setpoint
 
-__all__ = ["HISTORY", "SIGNALS", "ObservationBuilder", "signal", "wrap_angle"]
+__all__ = ["HISTORY", "SIGNALS", "ObservationBuilder", "history_index", "signal", "wrap_angle"]
 
 HISTORY = 3  # how many previous actions an observation may name
 CLIMB_GAIN = 0.4  # 1/s: altitude error to climb-rate reference
@@ -120,12 +120,16 @@ def signal(name: str) -> Signal:
     if name in SIGNALS:
         definition = SIGNALS[name]
         return Signal(name, definition.unit, definition.frame, definition.low, definition.high)
-    _history_index(name)
+    history_index(name)
     return Signal(name, "1", "action", -1.0, 1.0)
 
 
-def _history_index(name: str) -> int:
-    """Position in the flat history (newest first, four channels each) of `previous_CHANNEL_K`."""
+def history_index(name: str) -> int:
+    """Position in the flat history (newest first, four channels each) of `previous_CHANNEL_K`.
+
+    Raises:
+        ContractError: no such signal.
+    """
     parts = name.split("_")
     if len(parts) == 3 and parts[0] == "previous" and parts[1] in CHANNELS and parts[2].isdigit():
         age = int(parts[2])
@@ -153,7 +157,7 @@ class ObservationBuilder:
         signals = contract.inputs[0].signals
         measured = [s.name for s in signals if s.name in SIGNALS]
         self._measure = _measure_function(measured)
-        history = [_history_index(s.name) for s in signals if s.name not in SIGNALS]
+        history = [history_index(s.name) for s in signals if s.name not in SIGNALS]
         if any(s.name in SIGNALS for s in signals[len(measured) :]):
             raise ContractError("in a contract the previous actions come after all measured signals")
         self._history_picks = history

@@ -37,7 +37,7 @@ _KILL, _LATE, _DEAD, _NONFINITE_ACTION = (
 _SURFACE, _THROTTLE, _SLEW = int(Trip.SURFACE_LIMIT), int(Trip.THROTTLE_LIMIT), int(Trip.SLEW_LIMIT)
 _BRIDGED, _BLENDED, _BATTERY = int(Trip.BRIDGED), int(Trip.BLENDED), int(Trip.BATTERY)
 _AIRSPEED_LOW = int(Trip.AIRSPEED_LOW)
-_URGENT = int(
+URGENT = int(
     Trip.ATTITUDE | Trip.ALTITUDE_LOW | Trip.ALTITUDE_HIGH | Trip.RANGE | Trip.AIRSPEED_LOW | Trip.AIRSPEED_HIGH
     | Trip.SINK | Trip.OUT_OF_CONTRACT
 )  # fmt: skip
@@ -125,7 +125,14 @@ class SafetyMonitor:
         self._recovery_ticks = max(math.ceil(limits.recovery_s / dt_s - 1e-9), 1)
         self._return_ticks = math.ceil(limits.return_after_s / dt_s - 1e-9)
         self._bridge_ticks = min(math.floor(limits.hold_last_ms * 1e-3 / dt_s + 1e-9), BRIDGE_TICKS)
+        self._bridge_refill = self._bridge_ticks / self._recovery_ticks
         self._fade = math.exp(-dt_s / BLEND_S)
+        # Where the fallback law may be sent: inside the limits by twice the hysteresis, so that it ends their trips.
+        slack = 2.0 * limits.airspeed_hysteresis_mps
+        self._slowest = limits.airspeed_min_mps + slack if limits.airspeed_min_mps else -math.inf
+        self._fastest = limits.airspeed_max_mps - slack if limits.airspeed_max_mps else math.inf
+        inside = limits.altitude_buffer_m + 2.0 * limits.altitude_hysteresis_m
+        self._lowest, self._highest = limits.altitude_min + inside, limits.max_altitude_m - inside
         self._killed = False
         self._armed = True
         self.events = TripLog()
@@ -265,7 +272,7 @@ class SafetyMonitor:
         """Remember who flew."""
         if action is Action.POLICY:
             self._relieved, self._relieved_ticks = False, 0
-            self._bridge = min(self._bridge + self._bridge_ticks / self._recovery_ticks, self._bridge_ticks)
+            self._bridge = min(self._bridge + self._bridge_refill, self._bridge_ticks)
         elif action is Action.REPEAT:
             self._bridge -= 1.0
         else:
@@ -323,20 +330,14 @@ class SafetyMonitor:
 
     def _speed(self, sample: Sample, setpoint: Setpoint | None) -> float:
         """Airspeed for the fallback law: configured, or the setpoint's, or the one flown; within the limits."""
-        limits = self.limits
-        speed = limits.fallback_airspeed_mps or (setpoint.airspeed_mps if setpoint is not None else 0.0)
+        speed = self.limits.fallback_airspeed_mps or (setpoint.airspeed_mps if setpoint is not None else 0.0)
         if not 0.0 < speed < math.inf:
             speed = sample.airspeed_mps
-        margin = 2.0 * limits.airspeed_hysteresis_mps
-        if limits.airspeed_min_mps:
-            speed = max(speed, limits.airspeed_min_mps + margin)
-        return min(speed, limits.airspeed_max_mps - margin) if limits.airspeed_max_mps else speed
+        return min(max(speed, self._slowest), self._fastest)
 
     def _safe_altitude(self, altitude_m: float) -> float:
         """The altitude flown, moved inside floor and ceiling by the buffer and twice the hysteresis."""
-        margin = self.limits.altitude_buffer_m + 2.0 * self.limits.altitude_hysteresis_m
-        low, high = self.limits.altitude_min + margin, self.limits.max_altitude_m - margin
-        return min(max(altitude_m, low), high)
+        return min(max(altitude_m, self._lowest), self._highest)
 
     def _led_over(self, action: Action, command: Command, trips: int) -> tuple[Command, int]:
         """Bumpless transfer: after a change of hands the first command continues the last one, and the difference
@@ -345,14 +346,14 @@ class SafetyMonitor:
             return command, trips | _BRIDGED
         to_policy, was = action is Action.POLICY, self._action
         previous = self._previous
-        if previous is not None and action is not was and was is not Action.STOP:
+        if previous is not None and was is not Action.STOP:
             from_policy = was in {Action.POLICY, Action.REPEAT}
             if (to_policy and not from_policy) or (action in _BY_LAW and from_policy):
                 self._bump = tuple(p - c for p, c in zip(previous, command, strict=True))
         bump = self._bump
         if bump is None:
             return command, trips
-        if trips & _URGENT or not (to_policy or action in _BY_LAW) or max(map(abs, bump)) < BLENDED_OUT:
+        if trips & URGENT or not (to_policy or action in _BY_LAW) or max(map(abs, bump)) < BLENDED_OUT:
             self._bump = None
             return command, trips
         fade = self._fade

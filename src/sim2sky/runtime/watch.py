@@ -22,6 +22,7 @@ Bound = tuple[str, float, float]
 
 ABSURD = 1e6  # no quantity of a small aircraft in SI units is larger
 NOSE_DOWN_S = 0.5
+OLDEST_NS = 1e18
 BATTERY_S = 2.0  # voltage sags under load for less
 
 _NONFINITE_STATE, _STALE, _BLIND, _LOST = (
@@ -56,12 +57,14 @@ class Watch:
         self._roll = math.radians(limits.roll_max)
         self._pitch_low, self._pitch_high = math.radians(limits.pitch_min), math.radians(limits.pitch_max)
         self._angle_margin = math.radians(limits.attitude_hysteresis_deg)
+        self._floor = limits.altitude_min + limits.altitude_buffer_m
+        self._ceiling = limits.max_altitude_m - limits.altitude_buffer_m
         self._turning_s = 1e-3 * limits.command_latency_ms + STOP_S
-        self._stale_ns, self._blind_ns = limits.stale_data_ms * 1e6, limits.blind_data_ms * 1e6
+        self._stale_ns, self._blind_ns = _whole_ns(limits.stale_data_ms), _whole_ns(limits.blind_data_ms)
         self._lost_ticks = math.ceil(limits.terminate_after_s / dt_s - 1e-9)
         self._turn_ticks = math.ceil(limits.recovery_s / dt_s - 1e-9) + 1
         self._battery_ticks = math.ceil(BATTERY_S / dt_s)
-        self._fast = limits.airspeed_max_mps or math.inf
+        self._slow, self._fast = limits.airspeed_min_mps or -math.inf, limits.airspeed_max_mps or math.inf
         self._sink = limits.sink_max_mps or math.inf
         self.reset()
 
@@ -137,18 +140,17 @@ class Watch:
         ):
             active = _ATTITUDE
         lowest, highest = self.escape.altitude_bounds(s)
-        buffer, hysteresis = limits.altitude_buffer_m, limits.altitude_hysteresis_m
-        if lowest < limits.altitude_min + buffer + (hysteresis if was & _LOW else 0.0):
+        hysteresis = limits.altitude_hysteresis_m
+        if lowest < self._floor + (hysteresis if was & _LOW else 0.0):
             active |= _LOW
-        if highest > limits.max_altitude_m - buffer - (hysteresis if was & _HIGH else 0.0):
+        if highest > self._ceiling - (hysteresis if was & _HIGH else 0.0):
             active |= _HIGH
         slack = limits.airspeed_hysteresis_mps
         # In a climb the speed goes on falling until the nose is down again.
         losing = (
             GRAVITY_MPS2 * s.climb_rate_mps / max(s.airspeed_mps, 1.0) * NOSE_DOWN_S if s.climb_rate_mps > 0.0 else 0.0
         )
-        slow = limits.airspeed_min_mps
-        if slow and s.airspeed_mps - losing < slow + (slack if was & _SLOW else 0.0):
+        if s.airspeed_mps - losing < self._slow + (slack if was & _SLOW else 0.0):
             active |= _SLOW
         if s.airspeed_mps > self._fast - (slack if was & _FAST else 0.0):
             active |= _FAST
@@ -168,6 +170,11 @@ class Watch:
             if self._turning:
                 active |= _RANGE
         return active
+
+
+def _whole_ns(ms: float) -> int:
+    """Times are whole nanoseconds: so is the last age that is not too old."""
+    return math.floor(min(ms * 1e6, OLDEST_NS))
 
 
 def _usable(s: Sample) -> bool:
