@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from benchmarks.machine import describe_machine
 from tests.c_policy_support import contract_of, own_golden
 from tests.export_support import ACTIVATIONS, dict_policy, policy
 
-from benchmarks.machine import describe_machine
 from sim2sky.agent.contract import Contract
 from sim2sky.agent.golden import GoldenVectors, make_golden
 from sim2sky.agent.layers import Activation, InputHead, Network, Normalise, OneHot
@@ -208,7 +208,7 @@ class Build:
             for source, extra in ((PROGRAM, ()), (folder / "policy.c", self.options))
         ]  # fmt: skip
         static = ["-static"] if self.machine == "aarch64" else []
-        sanitised = [o for o in self.options if o.startswith("-fsanitize=")]
+        sanitised = [o for o in self.options if o.startswith("-fsanitize")]
         out = compile_c(found, objects, folder / name, product="program", options=[*static, *sanitised])
         emulator = ["qemu-aarch64"] if self.machine == "aarch64" and platform.machine() != "aarch64" else []
         done = subprocess.run([*emulator, out], capture_output=True, text=True, check=False, timeout=600)

@@ -1,4 +1,4 @@
-"""The C side of `policy_latency.py`: our generated policy and emlearn's, in a C loop and from Python, and on the chip."""
+"""The C side of `policy_latency.py`: our generated policy and emlearn's, in C loops, from Python, and on the chip."""
 
 from __future__ import annotations
 

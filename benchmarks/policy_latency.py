@@ -30,10 +30,10 @@ import numpy as np
 import onnxruntime as ort
 import stable_baselines3 as sb3
 import torch
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-
 from benchmarks.c_rivals import IN_A_ROW, CRivals, emlearn_net
 from benchmarks.machine import describe_machine
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
 from sim2sky.agent.golden import make_golden
 from sim2sky.agent.sb3 import load
 from sim2sky.deployment.candidates import candidates_for
@@ -179,9 +179,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(result, indent=2))
         return 0
     print(f"{machine}, {', '.join(compilers)}")
-    print(
-        f"{args.rounds} interleaved rounds of {args.calls} calls each, batch 1, one thread; C loops: {IN_A_ROW} at a time"
-    )
+    print(f"{args.rounds} interleaved rounds of {args.calls} calls, batch 1, one thread; C loops: {IN_A_ROW} at a time")
     if emlearn_net is None:
         print("emlearn is not here: pip install 'sim2sky[bench]'")
     for title, *_ in NETWORKS:
@@ -195,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{what}: {value:.2f}")
         for weights, row in result[title]["chip"].items():
             print(
-                f"Cortex-M7, {weights}: {row['instructions']} instructions per step, {row['flash_bytes']} bytes of flash"
+                f"Cortex-M7, {weights}: {row['instructions']} instructions a step, {row['flash_bytes']} bytes of flash"
             )
     return 0
 
