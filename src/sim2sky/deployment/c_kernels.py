@@ -36,7 +36,7 @@ typedef union {
 #define fused(a, b, c) __builtin_fmaf((a), (b), (c))
 #else
 /* In double the product is exact; the sum is rounded to odd, which makes the second rounding right. */
-static float fused(float a, float b, float c)
+static inline __attribute__((unused)) float fused(float a, float b, float c)
 {
     double p = (double)a * (double)b, s = p + (double)c, back = s - p;
     double error = (p - (s - back)) + ((double)c - back);
