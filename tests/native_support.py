@@ -86,3 +86,59 @@ uint32_t sim2sky_policy_test(sim2sky_policy *p, uint32_t *first) {{
 
 def library(folder: Path, sources: tuple[str, str]) -> bytes:
     return compile_policy(*sources, folder / "policy.so", find_compiler()).read_bytes()
+
+
+def with_c(bundle: Bundle, change: Callable[[str, str], tuple[str, str]] | None = None) -> Bundle:
+    """A bundle like this one, beside it, with a generated C policy; `change` gets source and header."""
+    sources = c_sources(bundle.network(), bundle.contract, bundle.golden())
+    texts = (sources.source, sources.header) if change is None else change(sources.source, sources.header)
+    files = {name: bundle.read(name) for name in bundle.files if name != "contract.json"}
+    files |= {"policy.c": texts[0].encode(), "policy.h": texts[1].encode()}
+    return write_bundle(
+        bundle.path.with_name(f"{bundle.path.name}-c"),
+        agent=bundle.agent,
+        contract=bundle.contract,
+        formats={**bundle.formats, "c": "policy.c"},
+        active=bundle.active,
+        files=files,
+        profile=bundle.profile,
+        provenance=bundle.provenance,
+    )
+
+
+def broken(how: str) -> Callable[[str, str], tuple[str, str]]:
+    """What makes a generated policy one that compiles and must not fly."""
+    control = "uint32_t sim2sky_policy_control("
+
+    def wrapped(source: str, before: str) -> str:
+        """The policy with something done before every step."""
+        assert source.count(control) >= 1
+        head, _, tail = source.rpartition(control)
+        signature = "sim2sky_policy *p, uint64_t time_ns, const float *observation, float *action)"
+        return (
+            f"static uint32_t honest({signature};\n{head}static uint32_t honest({tail}\n"
+            f"uint32_t sim2sky_policy_control({signature} {{\n{before}\n"
+            "return honest(p, time_ns, observation, action); }\n"
+        )
+
+    def change(source: str, header: str) -> tuple[str, str]:
+        match how:
+            case "vector":  # the first embedded answer is another number
+                return _other_answer(source), header
+            case "network":
+                return source, re.sub(r'(_POLICY_DIGEST ")[0-9a-f]{64}', r"\g<1>" + "0" * 64, header)
+            case "contract":
+                return source, re.sub(r'(_CONTRACT_HASH ")[0-9a-f]{64}', r"\g<1>" + "0" * 64, header)
+            case "illegal":
+                return wrapped(source, "__builtin_trap();"), header
+            case "segfault":
+                return wrapped(source, "*(volatile int *)(uintptr_t)time_ns = 0;"), header
+            case "slow":
+                return wrapped(source, "for (volatile int i = 0; i < 200000; i++) {}"), header
+            case "wrong":
+                body = "(void)p; (void)time_ns; action[0] = observation[0] * 0.123f + 0.077f; return 1u; }\n"
+                return wrapped(source, "").replace("\nreturn honest(p, time_ns, observation, action); }\n",
+                                                   "(void)honest; " + body), header
+        raise AssertionError(how)
+
+    return change

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from sim2sky.deployment.launch import interpreter, resolve, start
@@ -271,7 +272,7 @@ def status(root: str, *, now_s: "Optional[float]" = None) -> "Dict[str, Any]":
         report["signed_by"] = trust.name_of(bytes.fromhex(manifest["key"]))
         report["python"] = interpreter(root, journal["active"])[0]
         if "bundle/policy.c" in manifest["files"]:
-            report["native"] = which_flies(os.path.join(folder, "bundle"), manifest["bundle_digest"])
+            report["native"] = which_flies(Path(folder, "bundle"), manifest["bundle_digest"])
         if state.current() != journal["active"]:
             problems.append("the link current does not name the active release; the next installation puts it right")
         with open(os.path.join(state.root, "install.pyz"), "rb") as file:

@@ -102,14 +102,14 @@ def install_native(bundle: Bundle, *, timeout_s: float = COMPILE_TIMEOUT_S) -> d
     Returns:
         `flies`, `why`, `compiler`, and `trial` (see `native_trial.trial`; empty where it did not come to that).
     """
-    folder, report = folder_of(str(bundle.path)), _judged("", {"error": "no release was installed here"})
+    folder, report = folder_of(bundle.path), _judged("", {"error": "no release was installed here"})
     if folder is None:
         return report
     compiler = ""
     try:
-        above = Path(folder).parent
+        above = folder.parent
         above.mkdir(mode=0o755, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=above, prefix=f".{Path(folder).name}.") as temporary:
+        with tempfile.TemporaryDirectory(dir=above, prefix=f".{folder.name}.") as temporary:
             fresh = Path(temporary) / "native"
             fresh.mkdir()
             library = fresh / LIBRARY
@@ -136,7 +136,7 @@ def install_native(bundle: Bundle, *, timeout_s: float = COMPILE_TIMEOUT_S) -> d
                 "sha256": hashlib.sha256(library.read_bytes()).hexdigest() if library.exists() else "",
             }
             (fresh / RECORD).write_text(json.dumps(note), encoding="utf-8")
-            _put(fresh, Path(folder))
+            _put(fresh, folder)
     except OSError as error:
         return _judged(compiler, {"error": f"{error.filename or folder}: {error.strerror or error}"})
     except BundleError as error:

@@ -83,7 +83,7 @@ def runtimes(bundle: Bundle, error: float, latency: dict[str, float]) -> list[di
     name = "TorchScript" if bundle.active == "torchscript" else "onnxruntime"
     row: dict[str, Any] = {"runtime": name, "golden_max_error": error, "flies": True, "why": ""}
     row |= {"p50_us": 1e3 * latency["p50_ms"], "p99_us": 1e3 * latency["p99_ms"]}
-    if bundle.active != "onnx" or FORMAT not in bundle.formats or folder_of(str(bundle.path)) is None:
+    if bundle.active != "onnx" or FORMAT not in bundle.formats or folder_of(bundle.path) is None:
         return [row]
     report = install_native(bundle)
     native = {"golden_max_error": None, "p50_us": None, "p99_us": None, **report["trial"].get("native", {})}

@@ -225,7 +225,7 @@ def load_backend(bundle: Bundle, fmt: str | None = None) -> Backend:
 
     Args:
         bundle: a verified bundle; the policy's bytes are compared with the manifest once more.
-        fmt: one of the bundle's formats; default the active one. `c` is what was compiled when its release was installed.
+        fmt: one of the bundle's formats; default the active one. `c` is what was compiled when it was installed.
 
     Raises:
         BundleError: no such format, or its file cannot be loaded, or was not compiled here.

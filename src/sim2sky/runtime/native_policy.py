@@ -160,7 +160,7 @@ def installed_backend(bundle: Bundle) -> NativeBackend:
     Raises:
         BundleError: it was not, or what lies there is not what was compiled then or not bit-identical.
     """
-    folder = folder_of(str(bundle.path))
+    folder = folder_of(bundle.path)
     if folder is None:
         raise BundleError(
             f"the C policy of {bundle.path} is not compiled",

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import stat
+from pathlib import Path
 from typing import Any
 
 from sim2sky.errors import BundleError
@@ -24,18 +25,16 @@ MAX_LIBRARY_BYTES = 64 << 20
 _AGAIN = "deploy again: it is compiled and tested anew"
 
 
-def folder_of(bundle: str) -> "str | None":
+def folder_of(bundle: Path) -> "Path | None":
     """Where the library of an installed bundle (ROOT/releases/RELEASE/bundle) belongs; None for one that is not."""
-    release = os.path.dirname(os.path.realpath(bundle))
-    releases, name = os.path.split(release)
-    root, kind = os.path.split(releases)
-    return os.path.join(root, "native", name) if kind == "releases" else None
+    release = bundle.resolve().parent
+    return release.parent.parent / "native" / release.name if release.parent.name == "releases" else None
 
 
 def cpu_features() -> "list[str]":
     """Instruction sets that the kernel says this CPU has: code made for more would end in an illegal instruction."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, values = line.partition(":")
                 if name.strip() in ("flags", "Features"):
@@ -45,16 +44,16 @@ def cpu_features() -> "list[str]":
     return []
 
 
-def _read(folder: str, name: str, limit: int) -> bytes:
+def _read(folder: Path, name: str, limit: int) -> bytes:
     """A plain file that nobody but us (or root) can have written, in a folder of which the same is true.
 
     Raises:
         BundleError: it is something else.
     """
-    path = os.path.join(folder, name)
+    path = folder / name
     try:
-        above = os.lstat(folder)
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        above = folder.lstat()
+        handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(handle)
             kinds = stat.S_ISDIR(above.st_mode) and stat.S_ISREG(found.st_mode) and found.st_nlink == 1
@@ -68,7 +67,7 @@ def _read(folder: str, name: str, limit: int) -> bytes:
         raise BundleError(f"{path}: {error.strerror}", hint=_AGAIN) from None
 
 
-def read_record(folder: str, digest: str) -> "dict[str, Any]":
+def read_record(folder: Path, digest: str) -> "dict[str, Any]":
     """What the installation of a bundle noted: at least `flies` (bool), `why`, `compiler`.
 
     Args:
@@ -78,7 +77,7 @@ def read_record(folder: str, digest: str) -> "dict[str, Any]":
     Raises:
         BundleError: nothing was noted, or not about this bundle.
     """
-    if not os.path.lexists(os.path.join(folder, RECORD)):
+    if not os.path.lexists(str(folder / RECORD)):
         raise BundleError("the C policy was not compiled here", hint=_AGAIN)
     try:
         record = json.loads(_read(folder, RECORD, MAX_RECORD_BYTES).decode("utf-8"))
@@ -88,13 +87,13 @@ def read_record(folder: str, digest: str) -> "dict[str, Any]":
         if not all(isinstance(text, str) for text in [*texts, *record["features"]]):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        raise BundleError(f"{os.path.join(folder, RECORD)} is damaged", hint=_AGAIN) from None
+        raise BundleError(f"{folder / RECORD} is damaged", hint=_AGAIN) from None
     if record["bundle"] != digest:
         raise BundleError("what was compiled here is another bundle's policy", hint=_AGAIN)
     return dict(record)
 
 
-def read_library(folder: str, record: "dict[str, Any]") -> bytes:
+def read_library(folder: Path, record: "dict[str, Any]") -> bytes:
     """The library that a record names, compared with it, on a CPU that can run it.
 
     Raises:
@@ -110,7 +109,7 @@ def read_library(folder: str, record: "dict[str, Any]") -> bytes:
     return data
 
 
-def which_flies(bundle: str, digest: str) -> "dict[str, Any]":
+def which_flies(bundle: Path, digest: str) -> "dict[str, Any]":
     """Whether the compiled policy of an installed bundle with the format `c` flies: `native` (bool) and `why`.
 
     No code is loaded: what can be told from files.

@@ -104,7 +104,7 @@ class PolicyProcess:
         self.runtime = ""
         """Whether the policy compiled on this target flies and why; empty where the bundle offers none."""
         if fmt is None and bundle.active == "onnx" and FORMAT in bundle.formats:
-            found = which_flies(str(bundle.path), bundle.digest)
+            found = which_flies(bundle.path, bundle.digest)
             self.runtime = f"{'compiled C' if found['native'] else 'onnxruntime'} flies: {found['why']}"
             if found["native"]:
                 self._format, self._spare = FORMAT, bundle.active
