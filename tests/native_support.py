@@ -1,12 +1,16 @@
-"""A handwritten C policy with the interface of the generated ones, whose every answer a test can predict."""
+"""C policies: a handwritten one, whose every answer a test can predict, and generated ones, whole and broken."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from sim2sky.agent.bundle import Bundle, write_bundle
 from sim2sky.agent.contract import Contract
+from sim2sky.deployment.export_c import c_sources
 from sim2sky.deployment.native_build import compile_policy
 from sim2sky.deployment.toolchain import find_compiler
 
@@ -108,37 +112,41 @@ def with_c(bundle: Bundle, change: Callable[[str, str], tuple[str, str]] | None 
 
 def broken(how: str) -> Callable[[str, str], tuple[str, str]]:
     """What makes a generated policy one that compiles and must not fly."""
-    control = "uint32_t sim2sky_policy_control("
 
-    def wrapped(source: str, before: str) -> str:
-        """The policy with something done before every step."""
-        assert source.count(control) >= 1
-        head, _, tail = source.rpartition(control)
-        signature = "sim2sky_policy *p, uint64_t time_ns, const float *observation, float *action)"
-        return (
-            f"static uint32_t honest({signature};\n{head}static uint32_t honest({tail}\n"
-            f"uint32_t sim2sky_policy_control({signature} {{\n{before}\n"
-            "return honest(p, time_ns, observation, action); }\n"
-        )
+    def inserted(source: str, statement: str) -> str:
+        """The policy with something done in every step, though not where it replays its own vectors."""
+        step = "        run(policy, observation);\n"
+        assert source.count(step) == 1
+        return source.replace(step, f"{step}        {statement}\n")
 
     def change(source: str, header: str) -> tuple[str, str]:
         match how:
-            case "vector":  # the first embedded answer is another number
-                return _other_answer(source), header
+            case "vector":  # the first of the embedded answers is another number
+                changed, n = re.subn(r"(golden_action\[.*?\] = \{\s*)[^,]+,", r"\g<1>3.0f,", source, count=1)
+                assert n == 1
+                return changed, header
             case "network":
                 return source, re.sub(r'(_POLICY_DIGEST ")[0-9a-f]{64}', r"\g<1>" + "0" * 64, header)
             case "contract":
                 return source, re.sub(r'(_CONTRACT_HASH ")[0-9a-f]{64}', r"\g<1>" + "0" * 64, header)
             case "illegal":
-                return wrapped(source, "__builtin_trap();"), header
+                return inserted(source, "__builtin_trap();"), header
             case "segfault":
-                return wrapped(source, "*(volatile int *)(uintptr_t)time_ns = 0;"), header
+                return inserted(source, "*(volatile float *)(uintptr_t)8 = 0.0f;"), header
             case "slow":
-                return wrapped(source, "for (volatile int i = 0; i < 200000; i++) {}"), header
+                return inserted(source, "for (volatile int wait = 0; wait < 100000; wait++) {}"), header
             case "wrong":
-                body = "(void)p; (void)time_ns; action[0] = observation[0] * 0.123f + 0.077f; return 1u; }\n"
-                return wrapped(source, "").replace("\nreturn honest(p, time_ns, observation, action); }\n",
-                                                   "(void)honest; " + body), header
+                return inserted(source, "policy->action[0] += 0.001f;"), header
         raise AssertionError(how)
 
     return change
+
+
+def fake_compiler(path: Path, body: str) -> Path:
+    """A program that says it is gcc 9.9.9, and then does as told."""
+    path.write_text(
+        '#!/bin/sh\n[ "$1" = -dM ] && { for n in __GNUC__ __GNUC_MINOR__ __GNUC_PATCHLEVEL__; do echo "#define $n 9"; '
+        "done; exit 0; }\n" + body
+    )
+    path.chmod(0o755)
+    return path
