@@ -15,7 +15,7 @@ from sim2sky.errors import LinkError
 from sim2sky.runtime import messages
 from sim2sky.runtime.frames import HOME, Geodetic, euler_to_quaternion, quaternion_to_euler
 from sim2sky.runtime.link import mavlink
-from sim2sky.runtime.observation import wrap_angle
+from sim2sky.runtime.real import wrap_angle
 from sim2sky.runtime.safety import Mode, Trip
 from sim2sky.runtime.state import Command, Sample, Setpoint
 

@@ -14,7 +14,8 @@ from sim2sky.agent.contract import Contract, Input
 from sim2sky.config import EnvironmentSettings
 from sim2sky.environments.tasks import make_contract
 from sim2sky.errors import ContractError
-from sim2sky.runtime.observation import SIGNALS, ObservationBuilder, signal, wrap_angle
+from sim2sky.runtime.observation import SIGNALS, ObservationBuilder, signal
+from sim2sky.runtime.real import wrap_angle
 from sim2sky.runtime.state import Sample, Setpoint
 
 LEVEL = Sample(0, 0.1, 0.05, 1.0, 0.2, 0.3, 0.4, 17.0, 140.0, 1.5, 10.0, 20.0)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.c_support import build_shared
+from tests.real_support import bits, pointer
 
 from sim2sky.deployment.toolchain import find_compiler, firmware_folder
 from sim2sky.runtime import real
@@ -20,7 +21,6 @@ from sim2sky.runtime import real
 TESTS = Path(__file__).resolve().parent.parent / "firmware"
 SOURCES = [TESTS / "real_stream.c", TESTS / "host" / "port.c", firmware_folder() / "core" / "real.c"]
 N = 100_000
-DOUBLES = ctypes.POINTER(ctypes.c_double)
 # In the order of `answer` in tests/firmware/real_stream.c.
 FUNCTIONS = {
     "sin": lambda x, _: real.sin(x),
@@ -36,17 +36,6 @@ FUNCTIONS = {
     "sin_cos": lambda x, _: min(real.sin_cos(x)),
 }
 ANY = st.floats(allow_nan=True, allow_infinity=True)
-
-
-def bits(values):
-    """The bits of doubles; every NaN the same."""
-    array = np.array(values, np.float64)
-    array[np.isnan(array)] = np.nan
-    return array.view(np.uint64)
-
-
-def pointer(array):
-    return array.ctypes.data_as(DOUBLES)
 
 
 def c_answers(library, x, y):

@@ -9,7 +9,8 @@ from sim2sky.agent.contract import ActionSignal, Contract, Input, Output
 from sim2sky.config import EnvironmentSettings
 from sim2sky.config.environment import TaskSettings
 from sim2sky.environments.airframes import Airframe, airframe
-from sim2sky.runtime.observation import HISTORY, bank_reference, climb_rate_reference, signal, wrap_angle
+from sim2sky.runtime.observation import HISTORY, bank_reference, climb_rate_reference, signal
+from sim2sky.runtime.real import wrap_angle
 from sim2sky.runtime.state import CHANNELS, Sample, Setpoint
 
 __all__ = [

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from sim2sky.errors import ConfigError
-from sim2sky.runtime.observation import wrap_angle
+from sim2sky.runtime.real import cos, sin_cos, tan, wrap_angle
 from sim2sky.runtime.state import Command, Sample, Setpoint
 
 __all__ = ["Autopilot", "AutopilotGains"]
@@ -94,7 +94,9 @@ def _limit(value: float, low: float, high: float) -> float:
 
 
 class Autopilot:
-    """Flies a task's setpoint. Deterministic; knows no clock beyond its fixed step.
+    """Flies a task's setpoint. Deterministic; knows no clock beyond its fixed step; total: no state makes it raise.
+
+    The law of `hsa` has its twin in firmware/core/autopilot.c, equal to the last bit.
 
     Args:
         gains: tuned for the airframe.
@@ -102,13 +104,15 @@ class Autopilot:
         task: `hsa` (heading, airspeed, altitude), `attitude` (roll, pitch, airspeed) or `rate` (p, q, r).
 
     Raises:
-        ConfigError: an unknown task.
+        ConfigError: an unknown task, or a washout without a time constant.
     """
 
     def __init__(self, gains: AutopilotGains, dt_s: float, task: str = "hsa") -> None:
         laws = {"hsa": self._heading_speed_altitude, "attitude": self._attitude_task, "rate": self._rate_task}
         if task not in laws:
             raise ConfigError(f"the autopilot does not fly the task '{task}'", hint=f"it flies {', '.join(laws)}")
+        if not gains.yaw_washout_s > 0.0:
+            raise ConfigError(f"the autopilot's yaw_washout_s must be above 0 s, got {gains.yaw_washout_s}")
         self.gains = gains
         self._law = laws[task]
         self._dt = dt_s
@@ -158,7 +162,8 @@ class Autopilot:
 
     def _schedule(self, sample: Sample) -> float:
         """Surface effectiveness grows with dynamic pressure: gains go with its inverse, within reason."""
-        return _limit((self.gains.trim_airspeed_mps / max(sample.airspeed_mps, 1.0)) ** 2, 0.5, 2.0)
+        ratio = self.gains.trim_airspeed_mps / max(sample.airspeed_mps, 1.0)
+        return _limit(ratio * ratio, 0.5, 2.0)
 
     def _heading_speed_altitude(self, sample: Sample, setpoint: Setpoint) -> Command:
         g = self.gains
@@ -188,7 +193,7 @@ class Autopilot:
         gamma, accel_g = sample.climb_rate_mps / speed, self._acceleration / GRAVITY_MPS2
         total_error = (gamma_wanted - gamma) + (accel_g_wanted - accel_g)
 
-        bank_load = 1.0 / max(math.cos(sample.roll_rad), 0.3) - 1.0
+        bank_load = 1.0 / max(cos(sample.roll_rad), 0.3) - 1.0
         throttle_raw = (
             g.trim_throttle
             + g.energy_p * total_error
@@ -223,10 +228,11 @@ class Autopilot:
         aileron = schedule * (g.roll_p * wrap_angle(bank_rad - sample.roll_rad) - g.roll_d * sample.p_radps)
 
         pitch_error = pitch_rad - sample.pitch_rad
-        cos_roll = math.cos(sample.roll_rad)
+        sin_roll, cos_roll = sin_cos(sample.roll_rad)
+        cos_pitch = cos(sample.pitch_rad)
         # In a steady turn the body pitches at g/V * tan(phi) * sin(phi); damping must not fight it.
-        turn_rate = GRAVITY_MPS2 / max(sample.airspeed_mps, 1.0) * math.tan(_limit(sample.roll_rad, -1.2, 1.2))
-        q_turn = turn_rate * math.sin(sample.roll_rad) * math.cos(sample.pitch_rad)
+        turn_rate = GRAVITY_MPS2 / max(sample.airspeed_mps, 1.0) * tan(_limit(sample.roll_rad, -1.2, 1.2))
+        q_turn = turn_rate * sin_roll * cos_pitch
         elevator_raw = (
             g.trim_elevator * schedule
             + schedule * (g.pitch_p * pitch_error - g.pitch_d * (sample.q_radps - q_turn))
@@ -237,7 +243,7 @@ class Autopilot:
             self._pitch_integral = _limit(self._pitch_integral + g.pitch_i * pitch_error * dt, -0.4, 0.4)
 
         # Yaw damper on what is not the turn itself.
-        r_excess = sample.r_radps - turn_rate * cos_roll * math.cos(sample.pitch_rad)
+        r_excess = sample.r_radps - turn_rate * cos_roll * cos_pitch
         self._washout += (r_excess - self._washout) * dt / g.yaw_washout_s
         rudder = -schedule * g.yaw_damper * (r_excess - self._washout)
         return Command(_limit(aileron, -1.0, 1.0), elevator, _limit(rudder, -1.0, 1.0), _limit(throttle, 0.0, 1.0))

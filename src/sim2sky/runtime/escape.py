@@ -1,7 +1,8 @@
 """How close to the fence, the floor and the ceiling the aircraft would come if the fallback law took over now.
 
 A coordinated turn of a point mass in steady wind: latency in the turn that is being flown, then the bank goes to the
-fallback law's own with a first-order lag, on the shorter way home. Standard library only.
+fallback law's own with a first-order lag, on the shorter way home. Twin of firmware/core/escape.c. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 
 from sim2sky.runtime.geofence import Fence
 from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.observation import wrap_angle
+from sim2sky.runtime.real import asin, atan2, cos, hypot, sin_cos, tan, wrap_angle
 from sim2sky.runtime.state import Sample
 
 __all__ = ["GRAVITY_MPS2", "STOP_S", "Escape", "Wind", "heading_for", "turn_side"]
@@ -46,17 +47,18 @@ def turn_side(error_rad: float, roll_rad: float, previous: float = 0.0) -> float
         if previous:
             return previous
         if abs(roll_rad) > STRAIGHT_RAD:
-            return math.copysign(1.0, roll_rad)
-    return math.copysign(1.0, error_rad)
+            return -1.0 if roll_rad < 0.0 else 1.0
+    return -1.0 if error_rad < 0.0 else 1.0
 
 
 def heading_for(course_rad: float, airspeed_mps: float, wind: Wind | None) -> float:
     """Heading that makes good a course in the wind, rad; the course itself where the wind is unknown or too strong."""
     if wind is None:
         return course_rad
-    cross = wind[1] * math.cos(course_rad) - wind[0] * math.sin(course_rad)
+    sin_course, cos_course = sin_cos(course_rad)
+    cross = wind[1] * cos_course - wind[0] * sin_course
     ratio = cross / max(airspeed_mps, 1.0)
-    return course_rad - math.asin(ratio) if abs(ratio) < 0.95 else course_rad
+    return course_rad - asin(ratio) if abs(ratio) < 0.95 else course_rad
 
 
 class Escape:
@@ -103,28 +105,29 @@ class Escape:
         margin = self.fence.margin(north, east)
         speed = min(max(s.airspeed_mps, self._slowest), 1e3)
         if wind is None:
-            away = math.hypot(north, east)
+            away = hypot(north, east)
             share = self._wind_max / away if away > 1.0 else 0.0
             wind = (north * share, east * share)
         latency = self._latency_s + age_s
         if margin <= 0.0:
             return margin, 0.0
-        reach = self._reach(speed, math.hypot(*wind), latency)
+        reach = self._reach(speed, hypot(*wind), latency)
         if margin - reach >= enough:
             return margin - reach, 0.0
         # While nobody has reacted yet the aircraft flies on in the turn and in the roll it is in.
         rolling = wrap_angle(s.roll_rad) + s.p_radps * self._command_s
         roll = min(max(rolling, -MAX_BANK_RAD), MAX_BANK_RAD)
-        turn = GRAVITY_MPS2 * math.tan(min(max(roll, -self._bank), self._bank)) / speed
-        middle = s.yaw_rad + 0.5 * turn * latency
-        north += (speed * math.cos(middle) + wind[0]) * latency
-        east += (speed * math.sin(middle) + wind[1]) * latency
+        turn = GRAVITY_MPS2 * tan(min(max(roll, -self._bank), self._bank)) / speed
+        sin_course, cos_course = sin_cos(s.yaw_rad + 0.5 * turn * latency)
+        north += (speed * cos_course + wind[0]) * latency
+        east += (speed * sin_course + wind[1]) * latency
         # Heading is measured now, position was before. A nose that swings, swings on until it is stopped.
-        level = max(math.cos(s.pitch_rad), 0.5)
-        swing = (s.q_radps * math.sin(s.roll_rad) + s.r_radps * math.cos(s.roll_rad)) / level
+        level = max(cos(s.pitch_rad), 0.5)
+        sin_roll, cos_roll = sin_cos(s.roll_rad)
+        swing = (s.q_radps * sin_roll + s.r_radps * cos_roll) / level
         heading = s.yaw_rad + min(max(swing, -MAX_SWING_RADPS), MAX_SWING_RADPS) * (self._command_s + STOP_S)
         margin = min(margin, self.fence.margin(north, east))
-        home = heading_for(math.atan2(-east, -north), speed, wind)
+        home = heading_for(atan2(-east, -north), speed, wind)
         side = turn_side(wrap_angle(home - heading), roll)
         shorter = min(margin, self._turn(side, north, east, heading, roll, speed, wind))
         if shorter >= enough or shorter == margin:
@@ -149,10 +152,10 @@ class Escape:
         margin = self.fence.margin(north, east)
         for _ in range(MAX_STEPS):
             off = roll - wanted
-            turn = GRAVITY_MPS2 * math.tan(wanted + off * self._half_decay) / speed
+            turn = GRAVITY_MPS2 * tan(wanted + off * self._half_decay) / speed
             roll = wanted + off * self._decay
-            middle = heading + 0.5 * turn * STEP_S
-            v_north, v_east = speed * math.cos(middle) + wind_n, speed * math.sin(middle) + wind_e
+            sin_course, cos_course = sin_cos(heading + 0.5 * turn * STEP_S)
+            v_north, v_east = speed * cos_course + wind_n, speed * sin_course + wind_e
             north += v_north * STEP_S
             east += v_east * STEP_S
             heading += turn * STEP_S

@@ -1,12 +1,14 @@
 """Where the aircraft may be, seen from home: inside a circle and inside every polygon.
 
-Signed distances, so that a caller can ask for a margin. Standard library only.
+Signed distances, so that a caller can ask for a margin. Twin of firmware/core/fence.c. Standard library only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+from sim2sky.runtime.real import hypot
 
 __all__ = ["Fence", "Point", "polygon_problem"]
 
@@ -61,12 +63,13 @@ class Fence:
             edges: list[tuple[float, float, float, float, float]] = []
             for i, (n0, e0) in enumerate(polygon):
                 n1, e1 = polygon[(i + 1) % len(polygon)]
-                edges.append((n0, e0, n1 - n0, e1 - e0, max((n1 - n0) ** 2 + (e1 - e0) ** 2, 1e-9)))
+                dn, de = n1 - n0, e1 - e0
+                edges.append((n0, e0, dn, de, max(dn * dn + de * de, 1e-9)))
             self._polygons.append(edges)
 
     def margin(self, north_m: float, east_m: float) -> float:
         """Distance to the nearest border, m; negative outside."""
-        smallest = self._radius - math.hypot(north_m, east_m)
+        smallest = self._radius - hypot(north_m, east_m)
         if not self._polygons:
             return smallest
         for edges in self._polygons:

@@ -1,6 +1,6 @@
 """Where the fallback law is to fly: home, around home, in circles. Headings, corrected for the wind where it is known.
 
-Standard library only.
+Twin of firmware/core/guidance.c. Standard library only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 
 from sim2sky.runtime.escape import GRAVITY_MPS2, Wind, heading_for, turn_side
 from sim2sky.runtime.limits import SafetyLimits
-from sim2sky.runtime.observation import wrap_angle
+from sim2sky.runtime.real import atan, atan2, hypot, wrap_angle
 from sim2sky.runtime.state import Sample
 
 __all__ = ["Guidance", "loiter_radius"]
@@ -24,7 +24,7 @@ MIN_RADIUS_M = 60.0
 def loiter_radius(limits: SafetyLimits, airspeed_mps: float) -> float:
     """Radius of the circle around home, m: wide enough to be flown at less than the fallback law's bank."""
     bank = math.tan(math.radians(limits.fallback_bank_deg))
-    return max(RADII * airspeed_mps**2 / (GRAVITY_MPS2 * bank), MIN_RADIUS_M)
+    return max(RADII * (airspeed_mps * airspeed_mps) / (GRAVITY_MPS2 * bank), MIN_RADIUS_M)
 
 
 class Guidance:
@@ -44,7 +44,7 @@ class Guidance:
 
     def home(self, s: Sample, north_m: float, east_m: float, wind: Wind | None) -> float:
         """Heading that leads from a position home, rad."""
-        heading = heading_for(math.atan2(-east_m, -north_m), s.airspeed_mps, wind)
+        heading = heading_for(atan2(-east_m, -north_m), s.airspeed_mps, wind)
         error = wrap_angle(heading - s.yaw_rad)
         if abs(error) < DECIDED_RAD:  # nobody flies a full circle for a few degrees, whatever side was meant
             self._side = 0.0
@@ -61,8 +61,8 @@ class Guidance:
         The vector field of Beard & McLain, *Small Unmanned Aircraft*, section 10.2.
         """
         radius = loiter_radius(self._limits, airspeed_mps)
-        away = math.hypot(north_m, east_m)
-        course = math.atan2(east_m, north_m) + math.pi / 2.0 + math.atan(2.0 * (away - radius) / radius)
+        away = hypot(north_m, east_m)
+        course = atan2(east_m, north_m) + math.pi / 2.0 + atan(2.0 * (away - radius) / radius)
         return wrap_angle(heading_for(course, s.airspeed_mps, wind))  # the course turns along: no side to be kept to
 
     def circle(self, s: Sample) -> float:

@@ -14,22 +14,16 @@ from numpy.typing import NDArray
 
 from sim2sky.agent.contract import Contract, Signal
 from sim2sky.errors import ContractError
+from sim2sky.runtime.real import wrap_angle
 from sim2sky.runtime.state import CHANNELS, Sample, Setpoint
 
-__all__ = ["HISTORY", "SIGNALS", "ObservationBuilder", "history_index", "signal", "wrap_angle"]
+__all__ = ["HISTORY", "SIGNALS", "ObservationBuilder", "history_index", "signal"]
 
 HISTORY = 3  # how many previous actions an observation may name
 CLIMB_GAIN = 0.4  # 1/s: altitude error to climb-rate reference
 CLIMB_LIMIT_MPS = 3.0
 BANK_GAIN = 1.2  # rad/rad: heading error to bank reference
 BANK_LIMIT_RAD = 0.7
-
-_TAU = 2.0 * math.pi
-
-
-def wrap_angle(angle: float) -> float:
-    """Angle in [-pi, pi)."""
-    return (angle + math.pi) % _TAU - math.pi
 
 
 def climb_rate_reference(altitude_error: float) -> float:

@@ -1,20 +1,25 @@
-"""Estimates the steady wind from ground velocity, airspeed and attitude. Standard library only."""
+"""Estimates the steady wind from ground velocity, airspeed and attitude.
+
+Twin of firmware/core/wind.c. Standard library only.
+"""
 
 from __future__ import annotations
 
 import math
 
 from sim2sky.runtime.escape import GRAVITY_MPS2, MAX_BANK_RAD, Wind
+from sim2sky.runtime.real import asin, cos, sin_cos
 from sim2sky.runtime.state import Sample
 
 __all__ = ["WindEstimate", "wind_of"]
 
 MEMORY_S = 4.0  # gusts are shorter, shifts of the wind longer
 MAX_ALPHA_RAD = 0.3
+ABSURD_MPS = 1e6  # no ground velocity of a small aircraft is larger
 
 
 def wind_of(s: Sample, delay_s: float = 0.0) -> Wind | None:
-    """Wind of one sample: ground velocity minus air velocity; None where ground velocity is not measured.
+    """Wind of one sample: ground velocity minus air velocity; None where the former is not measured.
 
     The air velocity points where the nose points, less the angle of attack, whose sideways share in a bank matters.
 
@@ -22,16 +27,17 @@ def wind_of(s: Sample, delay_s: float = 0.0) -> Wind | None:
         s: usable state.
         delay_s: by how much ground velocity is older than attitude; the turn since then is taken back.
     """
-    if not (math.isfinite(s.north_mps) and math.isfinite(s.east_mps)):
+    if not (-ABSURD_MPS < s.north_mps < ABSURD_MPS and -ABSURD_MPS < s.east_mps < ABSURD_MPS):
         return None
     speed = max(s.airspeed_mps, 1.0)
     bank = min(max(s.roll_rad, -MAX_BANK_RAD), MAX_BANK_RAD)
-    path = math.asin(min(max(s.climb_rate_mps / speed, -1.0), 1.0))
-    alpha = min(max((s.pitch_rad - path) / math.cos(bank), -MAX_ALPHA_RAD), MAX_ALPHA_RAD)
-    turn_rate = GRAVITY_MPS2 * math.tan(bank) / speed
-    course = s.yaw_rad - alpha * math.sin(bank) - turn_rate * delay_s
-    level = speed * math.cos(path)
-    return s.north_mps - level * math.cos(course), s.east_mps - level * math.sin(course)
+    sin_bank, cos_bank = sin_cos(bank)
+    path = asin(min(max(s.climb_rate_mps / speed, -1.0), 1.0))
+    alpha = min(max((s.pitch_rad - path) / cos_bank, -MAX_ALPHA_RAD), MAX_ALPHA_RAD)
+    turn_rate = GRAVITY_MPS2 * (sin_bank / cos_bank) / speed
+    sin_course, cos_course = sin_cos(s.yaw_rad - alpha * sin_bank - turn_rate * delay_s)
+    level = speed * cos(path)
+    return s.north_mps - level * cos_course, s.east_mps - level * sin_course
 
 
 class WindEstimate:
