@@ -222,7 +222,7 @@ int channel_open(channel *c, const char *address, double timeout_s, problem *p)
     c->fd = -1;
     c->address = address;
     if (!split(address, kind, host, sizeof kind, &number)) {
-        return problem_set(p, EXIT_USAGE, ADDRESS_HINT, "link '%s' is not KIND:HOST:PORT or serial:DEVICE:BAUD",
+        return problem_set(p, EXIT_USAGE, ADDRESS_HINT, "link '%.100s' is not KIND:HOST:PORT or serial:DEVICE:BAUD",
                            address);
     }
     if (strcmp(kind, "serial") == 0) {
