@@ -19,6 +19,7 @@ from tests.flight_support import agent_command, agent_environment, make_bundle, 
 from tests.link_support import serial_cable
 
 from sim2sky.agent.bundle import Bundle
+from sim2sky.cli import run
 from sim2sky.deployment import linux_agent
 from sim2sky.deployment.firmware_config import agent_sources
 from sim2sky.deployment.linux_agent import build_linux_agent
@@ -60,7 +61,7 @@ def alone(agent: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(agent), *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-# Flights ---------------------------------------------------------------------------------------------------------------
+# Flights
 
 
 def test_episodes_are_those_of_the_python_agent_with_the_same_arithmetic(bundle: Bundle, agent: Path) -> None:
@@ -99,12 +100,12 @@ def test_cross_built_for_aarch64_it_flies_the_same_flight(bundle: Bundle, agent:
     """Under qemu-aarch64: the bits of the host's flight."""
     env = settings(duration_s=6.0, hold_s=1.0)
     other = build_linux_agent(bundle, tmp_path / "agent", "aarch64")
-    assert b"\x7fELF" == other.read_bytes()[:4] and other.read_bytes()[18] == 183  # EM_AARCH64
+    assert other.read_bytes()[:4] == b"\x7fELF" and other.read_bytes()[18] == 183  # EM_AARCH64
     there = run_hil(["qemu-aarch64", str(other)], env, [7], timeout_s=PATIENCE_S)
     assert there.outcomes == run_hil([str(agent)], env, [7]).outcomes
 
 
-# Messages --------------------------------------------------------------------------------------------------------------
+# Messages
 
 
 class Conversation:
@@ -239,8 +240,9 @@ def test_garbage_among_the_messages_changes_nothing_under_sanitizers(bundle: Bun
         (tmp_path / name).write_text(text)
     sources = [source for folder in folders for source in sorted(folder.glob("*.c"))]
     checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-Werror"]
+    gcc = find_compiler("host", "gcc")
     checked = compile_c(
-        find_compiler(), sources, tmp_path / "agent", product="program", include=folders, optimise="-O1", options=checks
+        gcc, sources, tmp_path / "agent", product="program", include=folders, optimise="-O1", options=checks
     )
 
     class Raw:
@@ -273,7 +275,7 @@ def test_a_serial_port_carries_it_too(agent: Path) -> None:
         assert process.wait(PATIENCE_S) == 0
 
 
-# Misuse and mishap -----------------------------------------------------------------------------------------------------
+# Misuse and mishap
 
 
 @pytest.mark.parametrize(
@@ -361,3 +363,16 @@ def test_a_policy_that_answers_otherwise_does_not_fly(
     assert done.returncode == 1 and "golden vectors differently on this machine" in done.stderr
     with pytest.raises(LinkError, match="golden vectors differently"):
         run_hil([str(agent)], settings(), [1])
+
+
+def test_the_command_builds_it(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tmp_path / "sim2sky-agent"
+    assert run(["firmware", str(bundle.path), "-o", str(made)]) == 0
+    assert str(made) in capsys.readouterr().out
+    assert os.access(made, os.X_OK) and alone(made, "--help").returncode == 0
+    assert run(["firmware", str(tmp_path / "none"), "-o", str(tmp_path / "x")]) == 2
+    assert "no bundle at" in capsys.readouterr().err
+    assert run(["firmware", str(bundle.path), "-o", str(tmp_path / "no/such/x")]) == 1
+    assert "cannot compile to" in capsys.readouterr().err
+    assert run(["firmware", str(bundle.path), "-o", str(tmp_path / "x"), "--machine", "z80"]) == 2
+    assert not (tmp_path / "x").exists()
