@@ -1,4 +1,4 @@
-/* Elementary functions in double precision made of +, -, *, / and sqrt only, each rounded once and never fused: the same
+/* Elementary functions in double precision made of +, -, *, /, sqrt (each rounded once, never fused) and fmod (exact): the same
  * bits on every IEEE machine and in Python (sim2sky/runtime/real.py is the twin, line by line). Total: no argument traps
  * or sets errno; infinite and NaN arguments give NaN where there is no better answer.
  * Build with -ffp-contract=off. */
