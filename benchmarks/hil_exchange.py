@@ -23,9 +23,9 @@ from machine import describe_machine
 
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.config import EnvironmentSettings
+from sim2sky.deployment.linux_agent import build_linux_agent
 from sim2sky.environments.episode import fly_episode
 from sim2sky.environments.vehicle import SimVehicle
-from sim2sky.deployment.linux_agent import build_linux_agent
 from sim2sky.hil.hil_test import compare_with_simulation, run_hil
 from sim2sky.runtime.assembly import make_agent
 
@@ -118,7 +118,8 @@ def main() -> int:
         )
         print(
             f"     outcomes equal to simulation: {row['same_success']}/{len(seeds)} success, "
-            f"{row['same_termination']}/{len(seeds)} termination, {row['same_duration']}/{len(seeds)} duration; largest differences {row['tracking_rmse_difference']}"
+            f"{row['same_termination']}/{len(seeds)} termination, {row['same_duration']}/{len(seeds)} duration; "
+            f"largest differences {row['tracking_rmse_difference']}"
         )
     return 0
 
