@@ -1,4 +1,4 @@
-"""Which binding brings a C policy to Python: ctypes, cffi or a CPython extension; and how fast it is beside onnxruntime.
+"""Which binding brings a C policy to Python (ctypes, cffi, a CPython extension), and how fast it is beside onnxruntime.
 
     PYTHONPATH=src python benchmarks/native_backend.py [--rounds 60] [--calls 50] [--json]
 
