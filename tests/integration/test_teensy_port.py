@@ -19,20 +19,20 @@ import numpy as np
 import pytest
 from tests.agent_support import bundle_of, differs, moments, step
 from tests.c_support import build_shared
+from tests.twin_agent import twin
 from tests.unit.test_teensy import LEVEL, blind_contract
 
+from sim2sky import cli
 from sim2sky.agent.bundle import Bundle
-from sim2sky.deployment.c_arithmetic import CPolicy
 from sim2sky.deployment.firmware_config import agent_sources, write_firmware_sources
 from sim2sky.deployment.toolchain import compile_c, find_compiler, firmware_folder
 from sim2sky.errors import LinkError
 from sim2sky.hil.native_agent import NativeAgent
 from sim2sky.hil.pil import ChipAgent, PilLink
-from sim2sky.runtime.assembly import make_monitor
 from sim2sky.runtime.clock import ManualClock
-from sim2sky.runtime.flight_agent import FlightAgent, Tick
+from sim2sky.runtime.flight_agent import Tick
 from sim2sky.runtime.safety import Mode
-from sim2sky.runtime.state import CHANNELS, PolicyState, Setpoint
+from sim2sky.runtime.state import CHANNELS, Setpoint
 from sim2sky.runtime.teensy import (
     FrameReader,
     TeensyState,
@@ -128,21 +128,6 @@ def state(k: int, **changes: float) -> TeensyState:
     return replace(moved, **changes)
 
 
-class Twin:
-    """The numpy twin of the C policy as a backend."""
-
-    state = PolicyState.ANSWERED
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._policy = CPolicy(bundle.network())
-
-    def __call__(self, observation: Any) -> Any:
-        return self._policy(observation)
-
-    def reset(self) -> None:
-        self._policy.reset()
-
-
 class Wire:
     """A channel that holds what is to be received."""
 
@@ -167,7 +152,7 @@ def test_a_flight_is_that_of_the_python_runtime_behind_the_same_frames(board: Bo
     gains = (bundle.safety() or {})["fallback"]
     wire, clock = Wire(), ManualClock()
     vehicle = TeensyVehicle(wire, clock, contract, airspeed_mps=gains["trim_airspeed_mps"])  # type: ignore[arg-type]
-    agent = FlightAgent(contract, Twin(bundle), make_monitor(bundle.safety(), contract))
+    agent = twin(bundle.path)
     agent.monitor.disarm()
     wanted = Setpoint()
     seen = set()
@@ -363,3 +348,14 @@ def test_the_port_is_the_one_in_the_repository(project: Path, bundle: Bundle) ->
     for name, text in agent_sources(bundle).items():
         assert (project / "sim2sky" / name).read_text() == text
     assert len(CHANNELS) == 4 and np.dtype("<f4").itemsize == 4 and len(astuple(LEVEL)) == 13
+
+
+def test_the_command_writes_the_project(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "board"
+    assert cli.run(["firmware", str(bundle.path), "-o", str(out), "--port", "teensy41"]) == 0
+    assert "complete in itself" in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["platformio.ini", "sim2sky", "src"]
+    assert cli.run(["firmware", str(bundle.path), "-o", str(out), "--port", "teensy41"]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert cli.run(["firmware", str(bundle.path), "-o", str(tmp_path / "c"), "--port", "sources"]) == 0
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["sim2sky"]
