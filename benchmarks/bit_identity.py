@@ -22,8 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import numpy as np
-from benchmarks.machine import describe_machine
+from machine import describe_machine
 from tests.c_policy_support import contract_of, own_golden
 from tests.export_support import ACTIVATIONS, dict_policy, policy
 
