@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import guard_twin
 from tests.flight_support import make_bundle, sample, settings
 
 from sim2sky.agent.bundle import Bundle
@@ -203,3 +204,17 @@ def test_every_source_of_the_guard_is_known() -> None:
     monitor.guard(sample(), SETPOINT, FINE, 0)
     (library,) = (cache_folder() / "native").glob("guard_calls-*.so")
     assert library.stat().st_size < 200_000
+
+
+def test_the_benchmark_counts_compares_and_says_what_it_has_not_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = guard_twin.campaign(3000, 20261127, workers=1)
+    assert report.steps >= 3000 and not report.different
+    assert sum(report.modes.values()) == report.steps and report.trips["RANGE"] > 0
+    monkeypatch.setattr(guard_twin.sys, "argv", ["guard_twin.py", "--steps", "400", "--workers", "1"])
+    assert guard_twin.main() == 1  # one flight does not see everything
+    printed = capsys.readouterr().out
+    assert " 0 with another command bit, mode or trip" in printed and "never seen: " in printed
+    monkeypatch.setattr(guard_twin, "differences", lambda *_: ["flight 0 step 1"])
+    assert guard_twin.campaign(400, 1, workers=1).different == ["flight 0 step 1"]
