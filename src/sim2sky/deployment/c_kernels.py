@@ -26,6 +26,8 @@ PREAMBLE = """\
 #define STATIC_ASSERT(name, condition) typedef char assert_##name[(condition) ? 1 : -1]
 STATIC_ASSERT(float_is_binary32, sizeof(float) == 4 && FLT_MANT_DIG == 24 && FLT_MAX_EXP == 128);
 
+#define NOINLINE static __attribute__((noinline))
+
 typedef union {
     float value;
     uint32_t bits;
@@ -124,8 +126,8 @@ _WIDE = """
 #define STEP(k) a##k = fused(%(load)sweight[k], xi, a##k);
 #define STORE(k) y[k] = %(end)s;
 #endif
-static void dense%(suffix)s(const %(type)s *restrict weight, %(parameters)s, const float *restrict x, float *restrict y,
-                  size_t n_in, size_t n_blocks)
+NOINLINE void dense%(suffix)s(const %(type)s *restrict weight, %(parameters)s, const float *restrict x,
+                    float *restrict y, size_t n_in, size_t n_blocks)
 {
 #ifdef SIMD
     DENSE(8)
@@ -156,7 +158,7 @@ static void dense%(suffix)s(const %(type)s *restrict weight, %(parameters)s, con
 _NARROW = """
 /* y = weight x + bias for few outputs: eight lanes over the inputs, summed pairwise at the end. Weights lie output by
  * output; `n_in` is a multiple of eight, zeros behind the last input. */
-static void dense_narrow%(suffix)s(const %(type)s *restrict weight, %(parameters)s, const float *restrict x,
+NOINLINE void dense_narrow%(suffix)s(const %(type)s *restrict weight, %(parameters)s, const float *restrict x,
                          float *restrict y, size_t n_in, size_t n_out)
 {
     for (size_t k = 0; k < n_out; ++k) {
@@ -272,7 +274,7 @@ static void mean_quantile(float *restrict y, const float *restrict x, size_t n_q
 
 _LSTM_CELL = """
 /* gates: input, forget, candidate, output, n each. */
-static void lstm_cell(const float *restrict gates, float *restrict hidden, float *restrict cell, size_t n)
+NOINLINE void lstm_cell(const float *restrict gates, float *restrict hidden, float *restrict cell, size_t n)
 {
     for (size_t i = 0; i < n; ++i) {
         float entry = sigmoid_of(gates[i]), forget = sigmoid_of(gates[n + i]);

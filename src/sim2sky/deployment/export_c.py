@@ -236,8 +236,6 @@ class _Writer:
                 self._expect(len(layer.scale), width)
                 scale, offset = self._floats("factor", layer.scale), self._floats("offset", layer.offset)
                 return f"fused({x}, {scale}[i], {offset}[i])"
-            case Activation():
-                return self._activation(layer, x)
             case Clip():
                 self._expect(len(layer.low), width)
                 low, high = (self._floats(n, v, finite=False) for n, v in (("low", layer.low), ("high", layer.high)))
@@ -248,25 +246,20 @@ class _Writer:
             case _:
                 return None
 
-    def _activation(self, layer: Activation, x: str) -> str:
+    def _activation(self, layer: Activation, width: int) -> None:
         match layer.name:
             case "identity":
-                return x
-            case "relu":
-                return f"{x} < 0.0f ? 0.0f : {x}"
-            case "leaky_relu":
-                return f"{x} > 0.0f ? {x} : {hex_float(layer.alpha)} * {x}"
+                return
+            case "leaky_relu" | "elu":
+                constants = f", {hex_float(layer.alpha)}"
             case "hardtanh":
-                self.kernels.add("clamp")
-                return f"clamp({x}, {hex_float(layer.low)}, {hex_float(layer.high)})"
-            case "elu":
-                self.kernels.add("elu")
-                return f"elu_of({x}, {hex_float(layer.alpha)})"
-            case "tanh" | "sigmoid" | "silu" | "gelu" | "softplus" | "mish":
-                self.kernels.add(layer.name)
-                return f"{layer.name}_of({x})"
+                constants = f", {hex_float(layer.low)}, {hex_float(layer.high)}"
+            case "relu" | "tanh" | "sigmoid" | "silu" | "gelu" | "softplus" | "mish":
+                constants = ""
             case _:
                 raise NotSupportedError(f"a C policy with {self._where}: activation '{layer.name}'")
+        self.kernels.add(f"{layer.name}_each")
+        self.lines.append(f"{layer.name}_each({self._here}, {width}{constants});")
 
     def _swap(self) -> None:
         self._here, self._there = self._there, self._here
@@ -274,10 +267,12 @@ class _Writer:
     def _layer(self, layer: Layer, width: int) -> int:
         x = f"{self._here}[i]"
         if (value := self._elementwise(layer, width, x)) is not None:
-            if value != x:
-                self._each(width, x, value)
+            self._each(width, x, value)
             return width
         match layer:
+            case Activation():
+                self._activation(layer, width)
+                return width
             case Dense():
                 self._dense(layer.weight, layer.bias, width)
                 return len(layer.bias)
