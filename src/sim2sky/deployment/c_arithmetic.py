@@ -109,8 +109,7 @@ def _horner(x: Any, coefficients: tuple[np.float32, ...]) -> F32:
 
 def _clamp(x: F32, low: np.float32 | F32, high: np.float32 | F32) -> F32:
     """A NaN stays one."""
-    x = np.where(x < low, low, x)
-    return np.where(x > high, high, x)
+    return np.where(x < low, low, np.where(x > high, high, x))
 
 
 def _reduced(x: F32) -> tuple[F32, F32]:
@@ -211,10 +210,14 @@ def _dense(weight: F32, bias: F32, x: F32, scale: F32 | None) -> F32:
     """`x @ weight.T + bias` in the C kernels' order; with `scale`, `(x @ weight.T) * scale + bias`."""
     n_out, n_in = weight.shape
     if n_out > NARROW:
-        total = np.broadcast_to(bias if scale is None else _ZERO, (len(x), n_out)).astype(np.float32)
-        for i in range(n_in):
-            total = fma(weight[:, i], x[:, i : i + 1], total)
-        return total if scale is None else fma(total, scale, bias)
+        w = np.pad(weight, ((0, 0), (0, n_in % 2)))
+        v = np.pad(x, ((0, 0), (0, n_in % 2)))
+        even = np.broadcast_to(bias if scale is None else _ZERO, (len(x), n_out)).astype(np.float32)
+        odd = np.zeros_like(even)
+        for i in range(0, n_in, 2):
+            even = fma(w[:, i], v[:, i : i + 1], even)
+            odd = fma(w[:, i + 1], v[:, i + 1 : i + 2], odd)
+        return even + odd if scale is None else fma(even + odd, scale, bias)
     steps = -(-n_in // LANES)
     w = np.zeros((n_out, steps * LANES), np.float32)
     w[:, :n_in] = weight

@@ -19,11 +19,11 @@ def hex_float(value: float | np.floating) -> str:
 
 
 _CLAMP = """
-/* A NaN stays one. */
+/* A NaN stays one. Two selections by the same x: a chain of them becomes branches, which do not vectorise. */
 static inline float clamp(float x, float low, float high)
 {
-    x = x < low ? low : x;
-    return x > high ? high : x;
+    float y = x > high ? high : x;
+    return x < low ? low : y;
 }
 """
 
@@ -122,7 +122,7 @@ static inline float mish_of(float x)
 def _each(name: str, value: str, parameters: str = "") -> str:
     """An activation over the whole buffer; not inlined, because compilers vectorise it better alone."""
     return f"""
-NOINLINE void {name}_each(float *x, size_t n{parameters})
+static NOINLINE void {name}_each(float *x, size_t n{parameters})
 {{
     for (size_t i = 0; i < n; ++i) {{
         x[i] = {value};

@@ -323,9 +323,10 @@ class _Writer:
             name = self._floats("weight", _blocks(weight) if wide else _pad(weight, n_in))
         biases = self._floats("bias", _pad(bias, n_out))
         self.kernels.add(kernel)
-        if not wide and _padded(n_in) > n_in:
-            self.lines += [f"for (size_t i = {n_in}; i < {_padded(n_in)}; ++i) {{", f"    {self._here}[i] = 0.0f;", "}"]
-        sizes = f"{n_in}, {_padded(n_out) // LANES}" if wide else f"{_padded(n_in)}, {n_out}"
+        full = n_in + n_in % 2 if wide else _padded(n_in)
+        if full > n_in:
+            self.lines += [f"for (size_t i = {n_in}; i < {full}; ++i) {{", f"    {self._here}[i] = 0.0f;", "}"]
+        sizes = f"{full}, {_padded(n_out) // LANES if wide else n_out}"
         self.lines.append(f"{kernel}({name}, {scales}{biases}, {self._here}, {self._there}, {sizes});")
         self._swap()
 
@@ -357,6 +358,7 @@ def _pad(values: NDArray[Any], n: int) -> NDArray[Any]:
 
 
 def _blocks(weight: NDArray[Any]) -> NDArray[Any]:
-    """(out, in) to blocks of eight outputs: (out / 8, in, 8)."""
-    padded = np.pad(weight, ((0, _padded(len(weight)) - len(weight)), (0, 0)))
-    return np.ascontiguousarray(padded.reshape(-1, LANES, weight.shape[1]).transpose(0, 2, 1))
+    """(out, in) to blocks of eight outputs, zeros behind the last, and an even number of inputs: (out / 8, in, 8)."""
+    n_out, n_in = weight.shape
+    padded = np.pad(weight, ((0, _padded(n_out) - n_out), (0, n_in % 2)))
+    return np.ascontiguousarray(padded.reshape(-1, LANES, n_in + n_in % 2).transpose(0, 2, 1))
