@@ -67,7 +67,7 @@ COEFFICIENTS: Mapping[str, tuple[np.float32, ...]] = {
     "exp": _constants(0.5, 0.16666577, 0.04166638, 0.00836318, 0.00139411),
     "log": _constants(0.33333319, 0.20003891, 0.14115645, 0.13441776),
     "log2_e": _constants(1.4426950408889634),
-    "minus_ln_2": _constants(-0.6931471805599453, 0.6931471805599453 - float(np.float32(0.6931471805599453))),
+    "minus_ln_2": _constants(-0.6931471805599453, float(np.float32(0.6931471805599453)) - 0.6931471805599453),
 }  # fmt: skip
 _C = COEFFICIENTS
 _MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer, found in the low bits
@@ -109,7 +109,8 @@ def _horner(x: Any, coefficients: tuple[np.float32, ...]) -> F32:
 
 def _clamp(x: F32, low: np.float32 | F32, high: np.float32 | F32) -> F32:
     """A NaN stays one."""
-    return np.where(x < low, low, np.where(x > high, high, x))
+    x = np.where(x <= low, low + _ZERO, x)
+    return np.where(x > high, high + _ZERO, x)
 
 
 def _reduced(x: F32) -> tuple[F32, F32]:
@@ -179,7 +180,7 @@ def activate(layer: Activation, x: F32) -> F32:
         case "tanh":
             return tanh(x)
         case "relu":
-            return np.where(x < 0, _ZERO, x)
+            return np.where(x <= 0, _ZERO, x)
         case "elu":
             return np.where(x > 0, x, alpha * _expm1(np.where(x > 0, _ZERO, x)))
         case "leaky_relu":

@@ -19,11 +19,12 @@ def hex_float(value: float | np.floating) -> str:
 
 
 _CLAMP = """
-/* A NaN stays one. Two selections by the same x: a chain of them becomes branches, which do not vectorise. */
+/* A NaN stays one. At the lower limit the limit, at the upper x: so -0 and +0 come out as from the instruction that
+ * clang takes for a limit of zero on aarch64, whatever C says of their signs. No limit is -0. */
 static inline float clamp(float x, float low, float high)
 {
-    float y = x > high ? high : x;
-    return x < low ? low : y;
+    x = x <= low ? low : x;
+    return x > high ? high : x;
 }
 """
 
@@ -142,7 +143,7 @@ FUNCTIONS = {
     "gelu": (_GELU, ("clamp",)),
     "softplus": (_SOFTPLUS, ("exp",)),
     "mish": (_MISH, ("exp",)),
-    "relu_each": (_each("relu", "x[i] < 0.0f ? 0.0f : x[i]"), ()),
+    "relu_each": (_each("relu", "x[i] <= 0.0f ? 0.0f : x[i]"), ()),
     "leaky_relu_each": (_each("leaky_relu", "x[i] > 0.0f ? x[i] : alpha * x[i]", ", float alpha"), ()),
     "hardtanh_each": (_each("hardtanh", "clamp(x[i], low, high)", ", float low, float high"), ("clamp",)),
     "elu_each": (_each("elu", "elu_of(x[i], alpha)", ", float alpha"), ("elu",)),

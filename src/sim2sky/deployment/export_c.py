@@ -238,7 +238,9 @@ class _Writer:
                 return f"fused({x}, {scale}[i], {offset}[i])"
             case Clip():
                 self._expect(len(layer.low), width)
-                low, high = (self._floats(n, v, finite=False) for n, v in (("low", layer.low), ("high", layer.high)))
+                low, high = (
+                    self._floats(n, v, finite=False) for n, v in (("low", layer.low + 0.0), ("high", layer.high + 0.0))
+                )  # -0 to +0
                 self.kernels.add("clamp")
                 return f"clamp({x}, {low}[i], {high}[i])"
             case Threshold():
@@ -253,7 +255,7 @@ class _Writer:
             case "leaky_relu" | "elu":
                 constants = f", {hex_float(layer.alpha)}"
             case "hardtanh":
-                constants = f", {hex_float(layer.low)}, {hex_float(layer.high)}"
+                constants = f", {hex_float(layer.low + 0.0)}, {hex_float(layer.high + 0.0)}"  # -0 to +0
             case "relu" | "tanh" | "sigmoid" | "silu" | "gelu" | "softplus" | "mish":
                 constants = ""
             case _:
