@@ -125,6 +125,11 @@ class FrameReader:
         self.damaged = 0
         self.frames = 0
 
+    @property
+    def pending(self) -> int:
+        """Bytes that may be the beginning of a frame."""
+        return len(self._pending)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Payloads of the frames that are complete now."""
         pending = self._pending
