@@ -15,7 +15,7 @@ from sim2sky.config.deployment import ExportSettings, OptimizationSettings
 from sim2sky.deployment.chip_target import BoardTarget, ChipTarget, EmulatedTarget
 from sim2sky.deployment.deploy_plan import DeployPlan
 from sim2sky.deployment.deploy_steps import Steps, ignore, in_order
-from sim2sky.deployment.firmware_build import EMULATED, TEENSY41, Image
+from sim2sky.deployment.firmware_build import TEENSY41, Image
 from sim2sky.deployment.pipeline_state import PipelineState
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import GoldenMismatchError, Sim2SkyError
@@ -93,8 +93,8 @@ class OnChip(Steps):
         image = target.stage(bundle)
         self.measured |= {
             "compiler": image.compiler,
-            "flash": f"{image.flash:,} bytes; {TEENSY41.name} has {TEENSY41.flash:,}, {EMULATED.name} {EMULATED.flash:,}",
-            "ram": f"{image.ram:,} bytes; {TEENSY41.name} has {TEENSY41.ram:,}",
+            "flash": f"{image.flash:,} of {TEENSY41.flash:,} bytes ({TEENSY41.name})",
+            "ram": f"{image.ram:,} of {TEENSY41.ram:,} bytes",
         }
         for name, value in self.measured.items():
             self.note(f"{name}: {value}")

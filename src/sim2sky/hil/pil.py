@@ -257,9 +257,7 @@ class ChipAgent:
         question = _STEP.pack(b"S", now_ns, *_MEASURED(sample), *_FOLLOWED(setpoint), battery_v)
         answer = self._ask(question)
         _, mode, trips, self.instructions, a, e, r, t, *_ = self._answer.unpack(answer)
-        floats = np.frombuffer(
-            answer, "<f4", offset=self._answer.size - 4 * (len(CHANNELS) + self.identity.observations)
-        )
+        floats = np.frombuffer(answer, "<f4", offset=_STEP_FLOATS)
         return Tick(Command(a, e, r, t), floats[: len(CHANNELS)], floats[len(CHANNELS) :], mode, trips)
 
     @classmethod

@@ -165,9 +165,8 @@ class EmulatedChip:
                 )
             self._stack.callback(self._end)
             self.device = self._pseudo_terminal() if uart else ""
-            self.channel: Channel = fifos or self._stack.enter_context(
-                contextlib.closing(open_serial(self.device, 115200))
-            )
+            port = fifos or open_serial(self.device, 115_200)
+            self.channel: Channel = self._stack.enter_context(contextlib.closing(port))
             self._stack = self._stack.pop_all()
 
     def _pseudo_terminal(self) -> str:
