@@ -277,6 +277,16 @@ class BoardTarget:
         with serial_board(self.device) as link:
             yield link
 
+    def bundle(self) -> Bundle:
+        """See `EmulatedTarget`.
+
+        Raises:
+            NotSupportedError: a board does not hold it.
+        """
+        raise NotSupportedError(
+            f"knowing the bundle behind the firmware on {self.device}", hint=f"sim2sky deploy NAME MODEL {self.name}"
+        )
+
     def require_bundle(self, bundle: Bundle) -> None:
         """The firmware on the board was built from this bundle.
 

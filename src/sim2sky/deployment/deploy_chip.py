@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.deployment import ExportSettings, OptimizationSettings
@@ -18,8 +14,8 @@ from sim2sky.deployment.deploy_steps import Steps, ignore, in_order
 from sim2sky.deployment.firmware_build import TEENSY41, Image
 from sim2sky.deployment.pipeline_state import PipelineState
 from sim2sky.environments.episode import EpisodeOutcome
-from sim2sky.errors import GoldenMismatchError, Sim2SkyError
-from sim2sky.hil.chip import can_count
+from sim2sky.errors import Sim2SkyError
+from sim2sky.hil.chip import can_count, require_golden
 from sim2sky.hil.pil import PilLink
 from sim2sky.hil.pil_flight import measure_steps
 from sim2sky.validation.campaign import campaign_seeds
@@ -159,34 +155,3 @@ class OnChip(Steps):
     def _revert(self, why: str) -> None:
         if isinstance(self.target, EmulatedTarget):
             self.note(f"{why}; active on the target: {self.target.revert() or 'nothing'}")
-
-
-def require_golden(link: PilLink, bundle: Bundle) -> None:
-    """The chip answers every golden vector with the very bits that were computed when the bundle was made.
-
-    Raises:
-        GoldenMismatchError: it does not; the first vector that differs, and the chip's answer to it.
-        LinkError: see `PilLink.ask`.
-    """
-    test = link.self_test()
-    if test.different == 0:
-        return
-    golden = bundle.golden()
-    rows = np.concatenate([golden.observations[box.key] for box in bundle.contract.inputs], axis=1).astype(np.float32)
-    number = test.first
-    starts = golden.episode_start if golden.episode_start is not None else np.ones(len(golden))
-    link.forget()
-    period_ns = math.ceil(1e9 / bundle.contract.rate_hz) if bundle.contract.rate_hz > 0 else 0
-    answer: NDArray[np.float32] = np.empty(0, np.float32)
-    for i in range(int(np.flatnonzero(starts[: number + 1])[-1]), number + 1):
-        answer = link.policy(rows[i], i * period_ns).action
-    raise GoldenMismatchError(
-        f"on the chip {test.different} of {test.compared} golden vectors differ, the first is number {number}: "
-        f"to the observation {_listed(rows[number])} it answers {_listed(answer)}, "
-        f"the trained agent {_listed(golden.action[number])}",
-        hint="is the compiler one we know (arm-none-eabi-gcc 12 or newer)? The active firmware was not touched",
-    )
-
-
-def _listed(values: Any) -> str:
-    return "[" + ", ".join(f"{float(v):.9g}" for v in np.ravel(values)) + "]"

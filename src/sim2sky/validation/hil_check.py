@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.validation import ValidationSettings
-from sim2sky.deployment.chip_target import ChipTarget, EmulatedTarget
+from sim2sky.deployment.chip_target import ChipTarget
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.deployment.targets import fetch_bundle, temporary_target
 from sim2sky.environments.episode import EpisodeOutcome
@@ -153,7 +153,7 @@ def judge_hil(
 
 
 def fly_installed(
-    target: ReleaseTarget | EmulatedTarget,
+    target: ReleaseTarget | ChipTarget,
     settings: ValidationSettings,
     *,
     log_dir: Path | None = None,
@@ -163,10 +163,10 @@ def fly_installed(
 
     Raises:
         TargetError: nothing is installed there.
-        NotSupportedError: it flies none of the simulated aircraft.
+        NotSupportedError: it flies none of the simulated aircraft, or is a board, which does not hold its bundle.
         LinkError: the link failed.
     """
-    if isinstance(target, EmulatedTarget):
+    if not isinstance(target, ReleaseTarget):
         return judge_hil(fly_pil(target.bundle(), settings, target, log_dir=log_dir, progress=progress), settings)
     with tempfile.TemporaryDirectory(prefix="sim2sky-installed-") as folder:
         bundle = fetch_bundle(target, Path(folder))
