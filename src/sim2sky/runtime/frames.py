@@ -1,9 +1,12 @@
-"""Attitude and position in the forms that MAVLink sends them. Standard library only."""
+"""Attitude and position in the forms that MAVLink sends them: what is received is read by the same operations as in
+firmware/core/geodetic.c. Standard library only."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from sim2sky.runtime import real
 
 __all__ = ["HOME", "Geodetic", "euler_to_quaternion", "quaternion_to_euler"]
 
@@ -23,9 +26,10 @@ class Geodetic:
     def _metres_per_degree(self) -> tuple[float, float]:
         semi_major, eccentricity2 = 6378137.0, 6.69437999014e-3
         latitude = math.radians(self.latitude_deg)
-        w = math.sqrt(1.0 - eccentricity2 * math.sin(latitude) ** 2)
-        meridian, normal = semi_major * (1.0 - eccentricity2) / w**3, semi_major / w
-        return math.radians(meridian), math.radians(normal * math.cos(latitude))
+        sine = real.sin(latitude)
+        w = math.sqrt(1.0 - eccentricity2 * (sine * sine))
+        meridian, normal = semi_major * (1.0 - eccentricity2) / (w * w * w), semi_major / w
+        return math.radians(meridian), math.radians(normal * real.cos(latitude))
 
     def to_degrees_e7(self, north_m: float, east_m: float) -> tuple[int, int]:
         """Latitude and longitude in 1e-7 degrees."""
@@ -68,7 +72,7 @@ def quaternion_to_euler(q: list[float]) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     w, x, y, z = w / norm, x / norm, y / norm, z / norm
     return (
-        math.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y)),
-        math.asin(min(max(2.0 * (w * y - z * x), -1.0), 1.0)),
-        math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)),
+        real.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y)),
+        real.asin(min(max(2.0 * (w * y - z * x), -1.0), 1.0)),
+        real.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)),
     )
