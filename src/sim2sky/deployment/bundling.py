@@ -19,9 +19,9 @@ from sim2sky.agent.golden import golden_to_bytes, make_golden
 from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes, resolve_versions
 from sim2sky.deployment.verification import TOLERANCE, verify_onnx
-from sim2sky.errors import ConfigError, MissingExtraError, NotSupportedError
+from sim2sky.errors import ConfigError, MissingExtraError
 
-__all__ = ["FORMATS", "Exported", "export_bundle", "rebundle", "require_profile"]
+__all__ = ["FORMATS", "Exported", "export_bundle", "rebundle"]
 
 FORMATS = ("onnx", "torchscript")
 POLICY_ONNX = "policy.onnx"
@@ -39,21 +39,6 @@ class Exported:
     bundle: Bundle
     errors: Mapping[str, float]
     algorithm: str
-
-
-def require_profile(platform: str, opset_version: int | None) -> tuple[int, int]:
-    """(opset, IR version) for a platform.
-
-    Raises:
-        NotSupportedError: microcontrollers, which run no ONNX.
-        ConfigError: no such platform.
-    """
-    if platform == "teensy":
-        raise NotSupportedError(
-            "exporting for 'teensy': microcontrollers need generated C, which a later version brings",
-            hint="choose platform jetson_nano or raspberry_pi",
-        )
-    return resolve_versions(platform, opset_version)
 
 
 def export_bundle(
@@ -99,7 +84,7 @@ def export_bundle(
     unknown = [f for f in formats if f not in FORMATS] if formats else [""]
     if unknown:
         raise ConfigError(f"unknown format '{unknown[0]}'", hint=f"choose of {', '.join(FORMATS)}")
-    opset, ir_version = require_profile(profile, opset_version)
+    opset, ir_version = resolve_versions(profile, opset_version)
     try:
         from sim2sky.agent.sb3 import load
     except ImportError as error:
