@@ -38,7 +38,7 @@ static bool all_finite(const float *values, size_t n)
 static void ask(s2s_agent *a, s2s_tick *out)
 {
     sim2sky_policy_control(&a->policy, a->policy_time_ns, out->observation, out->action);
-    a->policy_time_ns += (uint64_t)(1e9 / a->config->rate_hz) + 1u; /* rounded up: the next step is due by then */
+    a->policy_time_ns += SIM2SKY_POLICY_PERIOD_NS;
     if (!all_finite(out->action, S2S_CHANNELS))
         sim2sky_policy_reset(&a->policy); /* whatever made it so must not live on in a recurrent state */
 }

@@ -116,30 +116,28 @@ static void account(s2s_guard *g, int32_t action) {
     g->action = action;
 }
 
-/* Where the fallback law is sent. */
-static s2s_setpoint target(s2s_guard *g, int32_t action) {
+/* Where the fallback law is sent from now on. */
+static void aim(s2s_guard *g, int32_t action) {
     const s2s_watch *w = &g->watch;
     const s2s_sample *s = &w->sample;
-    s2s_wind wind = w->wind.wind;
-    s2s_setpoint to = {.value = {[S2S_SET_ALTITUDE] = g->hold.value[S2S_SET_ALTITUDE],
-                                 [S2S_SET_AIRSPEED] = g->hold.value[S2S_SET_AIRSPEED]}};
-    double *heading = &to.value[S2S_SET_HEADING];
+    double *heading = &g->hold.value[S2S_SET_HEADING];
     if (action != g->action) {
         g->guidance.side = w->side;
     }
     if (action == S2S_ACTION_HOLD) {
-        *heading = g->hold.value[S2S_SET_HEADING];
-    } else if (action == S2S_ACTION_CIRCLE || !w->has_fix) {
+        return; /* as before */
+    }
+    if (action == S2S_ACTION_CIRCLE || !w->has_fix) {
         *heading = s2s_guidance_circle(s);
     } else if (action == S2S_ACTION_RETURN) {
-        *heading = s2s_guidance_home(&g->guidance, s, w->north, w->east, wind);
+        *heading = s2s_guidance_home(&g->guidance, s, w->north, w->east, w->wind.wind);
     } else {
-        *heading = s2s_guidance_loiter(&g->config->escape, s, w->north, w->east, wind, to.value[S2S_SET_AIRSPEED]);
+        *heading = s2s_guidance_loiter(&g->config->escape, s, w->north, w->east, w->wind.wind,
+                                       g->hold.value[S2S_SET_AIRSPEED]);
         if (action == S2S_ACTION_DESCEND) {
-            to.value[S2S_SET_ALTITUDE] = safe_altitude(g->config, -INFINITY);
+            g->hold.value[S2S_SET_ALTITUDE] = safe_altitude(g->config, -INFINITY);
         }
     }
-    return to;
 }
 
 static s2s_command law_command(s2s_guard *g, int32_t action, const s2s_setpoint *asked, uint32_t trips) {
@@ -150,7 +148,8 @@ static s2s_command law_command(s2s_guard *g, int32_t action, const s2s_setpoint 
         g->hold.value[S2S_SET_AIRSPEED] = airspeed_for(g, asked->value[S2S_SET_AIRSPEED]);
         g->hold.value[S2S_SET_HEADING] = s->value[S2S_YAW];
     }
-    s2s_setpoint to = target(g, action);
+    aim(g, action);
+    s2s_setpoint to = g->hold;
     if ((trips & S2S_TRIP_AIRSPEED_LOW) != 0) { /* speed first, or height is lost for nothing */
         to.value[S2S_SET_ALTITUDE] = s->value[S2S_ALTITUDE] - S2S_NOSE_DOWN_M;
     }

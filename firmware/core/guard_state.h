@@ -32,7 +32,7 @@ struct s2s_guard {
     s2s_autopilot law;
     s2s_guidance guidance;
     s2s_command previous;
-    s2s_setpoint hold; /* what the fallback law was given when it took over */
+    s2s_setpoint hold; /* what the fallback law is given */
     double bump[S2S_CHANNELS]; /* what is still added to lead one command over into the next */
     double bridge;             /* ticks for which the last command may still be repeated */
     int32_t action, relieved_ticks, clear_ticks;

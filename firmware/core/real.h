@@ -5,6 +5,8 @@
 #ifndef SIM2SKY_REAL_H
 #define SIM2SKY_REAL_H
 
+#include "arithmetic.h"
+
 #define S2S_PI 3.141592653589793
 #define S2S_GRAVITY_MPS2 9.80665
 

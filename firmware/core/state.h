@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "arithmetic.h"
+
 enum { S2S_AILERON, S2S_ELEVATOR, S2S_RUDDER, S2S_THROTTLE, S2S_CHANNELS };
 
 /* State estimate at one instant. `value` order is that of the fields of `Sample` after `time_ns`. */

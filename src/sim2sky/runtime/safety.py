@@ -17,9 +17,10 @@ from sim2sky.runtime.engagement import engagement_problems
 from sim2sky.runtime.guidance import Guidance, loiter_radius
 from sim2sky.runtime.ladder import SWITCHING, Action, Mode, Situation, Trip, decide
 from sim2sky.runtime.limits import SafetyLimits
+from sim2sky.runtime.real import hypot
 from sim2sky.runtime.state import CHANNELS, NOMINAL, Command, Health, PolicyState, Sample, Setpoint
 from sim2sky.runtime.watch import Bound, Watch
-from sim2sky.telemetry.trips import TripEvent, TripLog
+from sim2sky.telemetry.trips import TripLog
 
 __all__ = ["SWITCHING", "FallbackLaw", "Guarded", "Mode", "SafetyMonitor", "Trip", "command_limits"]
 
@@ -176,8 +177,6 @@ class SafetyMonitor:
         self._relieved = False  # the policy has been relieved and not come back yet
         self._relieved_ticks = 0
         self._clear_ticks = 0
-        self._tick = 0
-        self._last: tuple[int, Mode] = (0, Mode.POLICY)
 
     @property
     def killed(self) -> bool:
@@ -247,7 +246,7 @@ class SafetyMonitor:
         self._account(action)
         self._previous = command
         mode = action.mode
-        self._log(sample, now_ns, health, trips, mode)
+        self.events.note(sample, now_ns, health.battery_v, trips, mode)
         return Guarded(command, mode, Trip(trips))
 
     def _situation(self, trips: int) -> int:
@@ -266,7 +265,7 @@ class SafetyMonitor:
         fix, sample = self.watch.fix, self.watch.sample
         if fix is None or sample is None:
             return False
-        return math.hypot(*fix) < HOME_RADII * loiter_radius(self.limits, self._speed(sample, None))
+        return hypot(*fix) < HOME_RADII * loiter_radius(self.limits, self._speed(sample, None))
 
     def _account(self, action: Action) -> None:
         """Remember who flew."""
@@ -378,17 +377,3 @@ class SafetyMonitor:
                 changed = True
             values[i] = value
         return (Command(*values) if changed else command), trips
-
-    def _log(self, s: Sample, now_ns: int, health: Health, trips: int, mode: Mode) -> None:
-        last_trips, last_mode = self._last
-        raised = trips & ~last_trips & _SWITCHING
-        if raised or mode is not last_mode:
-            state = (
-                s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps, s.airspeed_mps, s.altitude_m,
-                s.climb_rate_mps, s.north_m, s.east_m, s.north_mps, s.east_mps, health.battery_v,
-            )  # fmt: skip
-            self.events.add(TripEvent(now_ns, self._tick, raised, trips, int(mode), state))
-        if trips:
-            self.events.count(trips)
-        self._last = (trips, mode)
-        self._tick += 1

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sim2sky.runtime.ladder import SHAPING, SWITCHING, Mode, Trip
+from sim2sky.runtime.state import Sample
 
 __all__ = ["STATE_COLUMNS", "TRIP_COLUMNS", "TripEvent", "TripLog"]
+
+_SWITCHING = int(SWITCHING)  # operations on IntFlag cost more than the rest of a note
 
 TRIP_COLUMNS = ("time_ns", "tick", "raised", "trips", "mode")
 """Integer columns of an event."""
@@ -69,9 +72,7 @@ class TripLog:
 
     def __init__(self, capacity: int = 256) -> None:
         self.capacity = capacity
-        self._events: list[TripEvent] = []
-        self._ticks = [0] * (int(SWITCHING | SHAPING).bit_length())
-        self.dropped = 0
+        self.clear()
 
     def __len__(self) -> int:
         return len(self._events)
@@ -84,9 +85,35 @@ class TripLog:
 
     def clear(self) -> None:
         """New episode."""
-        self._events = []
-        self._ticks = [0] * len(self._ticks)
+        self._events: list[TripEvent] = []
+        self._ticks = [0] * int(SWITCHING | SHAPING).bit_length()
         self.dropped = 0
+        self._tick = 0
+        self._last: tuple[int, int] = (0, int(Mode.POLICY))
+
+    def note(self, s: Sample, now_ns: int, battery_v: float, trips: int, mode: int) -> None:
+        """Take in what the guard found and did at one tick; an event where something new went wrong, or the hands
+        changed.
+
+        Args:
+            s: state estimate as it came.
+            now_ns: time of the tick, on the clock of `s.time_ns`.
+            battery_v: NaN where it is not measured.
+            trips: bits of `Trip`.
+            mode: `Mode` as an integer.
+        """
+        last_trips, last_mode = self._last
+        raised = trips & ~last_trips & _SWITCHING
+        if raised or mode != last_mode:
+            state = (
+                s.roll_rad, s.pitch_rad, s.yaw_rad, s.p_radps, s.q_radps, s.r_radps, s.airspeed_mps, s.altitude_m,
+                s.climb_rate_mps, s.north_m, s.east_m, s.north_mps, s.east_mps, battery_v,
+            )  # fmt: skip
+            self.add(TripEvent(now_ns, self._tick, raised, trips, int(mode), state))
+        if trips:
+            self.count(trips)
+        self._last = (trips, int(mode))
+        self._tick += 1
 
     def add(self, event: TripEvent) -> None:
         """Keep an event, or count it where the log is full."""

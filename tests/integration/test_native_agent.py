@@ -1,0 +1,219 @@
+"""The agent in C against `FlightAgent` over the numpy twin of its policy: the same bits, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.agent_support import Moment, differs, moments, network_of, step
+from tests.flight_support import make_bundle, sample, settings
+
+from sim2sky.agent.bundle import Bundle
+from sim2sky.agent.layers import Network
+from sim2sky.config import EnvironmentSettings
+from sim2sky.config.loader import default_path, load_settings
+from sim2sky.deployment.bundling import export_bundle
+from sim2sky.deployment.c_arithmetic import CPolicy
+from sim2sky.environments.episode import EpisodeOutcome, fly_episode
+from sim2sky.environments.tasks import make_contract
+from sim2sky.environments.vehicle import SimVehicle
+from sim2sky.hil.native_agent import NativeAgent
+from sim2sky.runtime.assembly import make_agent, make_monitor
+from sim2sky.runtime.flight_agent import FlightAgent, Tick
+from sim2sky.runtime.limits import SafetyLimits
+from sim2sky.runtime.safety import Mode, Trip
+from sim2sky.runtime.state import PolicyState, Sample, Setpoint
+from sim2sky.validation.flight import environment_for, safety_of
+
+AGENTS = Path(__file__).resolve().parents[2] / "agents"
+LIMITS = SafetyLimits(
+    airspeed_min_mps=12.0,
+    airspeed_max_mps=30.0,
+    sink_max_mps=8.0,
+    battery_min_voltage=10.0,
+    geofence_polygons=(((-450.0, -400.0), (-450.0, 450.0), (460.0, 430.0), (440.0, -420.0)),),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Compiled libraries of this module go nowhere near those of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+class Twin:
+    """The numpy twin of the C policy as a backend."""
+
+    state = PolicyState.ANSWERED
+
+    def __init__(self, network: Network) -> None:
+        self._policy = CPolicy(network)
+        self.asked = 0
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
+        self.asked += 1
+        return self._policy(observation)
+
+    def reset(self) -> None:
+        self._policy.reset()
+
+
+def twin_of(bundle: Bundle) -> tuple[FlightAgent, Twin]:
+    backend = Twin(bundle.network())
+    return FlightAgent(bundle.contract, backend, make_monitor(bundle.safety(), bundle.contract)), backend
+
+
+def bundle_of(folder: Path, kind: str, env: EnvironmentSettings | None = None) -> Bundle:
+    env = env or settings()
+    return make_bundle(folder, env, network=network_of(make_contract(env), kind), limits=LIMITS)
+
+
+def compare(bundle: Bundle, seed: int, n: int) -> dict[str, int]:
+    """Fly both through the same moments; what happened, or an assertion."""
+    python, backend = twin_of(bundle)
+    native = NativeAgent(bundle)
+    seen: dict[str, int] = {"asked": 0, "trips": 0}
+    with np.errstate(over="ignore"):  # 1e300 m is no float32: infinite, and then clipped
+        for number, moment in enumerate(moments(seed, n)):
+            expected, got = step(python, moment), step(native, moment)
+            if not isinstance(expected, Tick):
+                assert got is expected and native.monitor.killed is python.monitor.killed, (number, moment)
+                continue
+            assert isinstance(got, Tick)
+            assert not (problem := differs(expected, got)), f"seed {seed}, moment {number}: {problem}\n{moment}"
+            seen[Mode(got.guard).name] = seen.get(Mode(got.guard).name, 0) + 1
+            seen["trips"] |= got.trips
+    seen["asked"] = backend.asked
+    assert list(python.monitor.events) == list(native.monitor.events)
+    return seen
+
+
+KINDS = ("tanh", "relu", "lstm", "wild")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_flights_have_the_same_bits(kind: str, tmp_path: Path) -> None:
+    seen = compare(bundle_of(tmp_path / "b", kind), seed=1, n=3000)
+    assert seen["POLICY"] > 100 and seen["HOLD"] > 100 and seen["KILLED"] > 10 and seen["asked"] > 1000, seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hundred_thousand_ticks_have_the_same_bits(kind: str, tmp_path: Path) -> None:
+    seen = compare(bundle_of(tmp_path / "b", kind), seed=2, n=25_000)
+    assert all(seen[mode.name] > 20 for mode in Mode), seen
+    assert seen["trips"] & ~int(Trip.POLICY_LATE | Trip.POLICY_DEAD) == seen["trips"]
+    missing = [t.name for t in Trip if not t & seen["trips"] and t not in {Trip.POLICY_LATE, Trip.POLICY_DEAD}]
+    assert not missing, missing
+
+
+@pytest.mark.parametrize(("task", "rate_hz"), [("attitude", 50.0), ("rate", 30.0)])
+def test_other_tasks_and_rates(task: str, rate_hz: float, tmp_path: Path) -> None:
+    env = EnvironmentSettings.model_validate({"task": {"name": task}, "rate_hz": rate_hz, "physics_hz": 4 * rate_hz})
+    assert compare(bundle_of(tmp_path / "b", "lstm", env), seed=3, n=1500)["asked"] > 300
+
+
+def test_a_recurrent_state_survives_ticks_without_a_question_and_dies_with_an_answer_that_is_none(
+    tmp_path: Path,
+) -> None:
+    bundle = bundle_of(tmp_path / "b", "lstm")
+    agent = NativeAgent(bundle)
+    wanted = Setpoint(altitude_m=150.0, airspeed_mps=18.0)
+    first = agent.tick(sample(), wanted, 0)
+    second = agent.tick(sample(), wanted, 0)
+    assert not np.array_equal(first.action, second.action)  # it remembers
+    agent.reset()
+    assert np.array_equal(agent.tick(sample(), wanted, 0).action, first.action)
+    lost = agent.tick(sample(roll_rad=math.nan), wanted, 0)
+    assert np.isnan(lost.action).all() and np.isnan(lost.observation).any()
+
+
+# Whole episodes of the shipped agents.
+
+
+@pytest.fixture(scope="module", params=["hawk", "kite"])
+def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = AGENTS / request.param
+    vehicle = json.loads((folder / "contract.json").read_text())["vehicle"]
+    return export_bundle(
+        folder / "model.zip",
+        tmp_path_factory.mktemp("shipped") / request.param,
+        agent_name=request.param,
+        safety=lambda _: safety_of(LIMITS.to_json(), vehicle),
+    ).bundle
+
+
+def conditions(bundle: Bundle) -> EnvironmentSettings:
+    base = EnvironmentSettings.model_validate(
+        {"disturbances": {"wind_mps": [3.0, 9.0], "action_delay_s": [0.0, 0.05]}, "task": {"duration_s": 10.0}}
+    )
+    return environment_for(bundle.contract, base)
+
+
+def fly(agent: FlightAgent | NativeAgent, vehicle: SimVehicle, seed: int) -> tuple[EpisodeOutcome, list[Tick]]:
+    agent.reset()
+    ticks: list[Tick] = []
+
+    def pilot(s: Sample, t: Setpoint, now_ns: int) -> Any:
+        ticks.append(agent.tick(s, t, now_ns))
+        return ticks[-1].command
+
+    return fly_episode(vehicle, pilot, seed), ticks
+
+
+def test_whole_episodes_have_the_same_bits_and_those_of_onnxruntime_the_same_outcome(shipped: Bundle) -> None:
+    vehicle = SimVehicle(conditions(shipped))
+    python, native, onnx = twin_of(shipped)[0], NativeAgent(shipped), make_agent(shipped)
+    for seed in (1, 2, 3):
+        expected, expected_ticks = fly(python, vehicle, seed)
+        got, ticks = fly(native, vehicle, seed)
+        other, other_ticks = fly(onnx, vehicle, seed)
+        assert got == expected and len(ticks) == len(expected_ticks) > 50
+        for number, (a, b) in enumerate(zip(expected_ticks, ticks, strict=True)):
+            assert not (problem := differs(a, b)), f"seed {seed}, tick {number}: {problem}"
+        assert (other.success, other.termination) == (got.success, got.termination)
+        apart = max(float(np.abs(a.action - b.action).max()) for a, b in zip(ticks, other_ticks, strict=True))
+        assert apart < 1e-4  # in closed loop the policies' 1e-5 come back as states that differ
+
+
+def test_on_the_same_states_the_answers_are_those_of_onnxruntime_within_rounding(shipped: Bundle) -> None:
+    vehicle = SimVehicle(conditions(shipped))
+    native, onnx = NativeAgent(shipped), make_agent(shipped)
+    native.reset()
+    onnx.reset()
+    state, apart = vehicle.reset(5), 0.0
+    while not vehicle.done:
+        tick, other = (agent.tick(state, vehicle.setpoint, state.time_ns) for agent in (native, onnx))
+        if tick.guard == other.guard == Mode.POLICY:
+            apart = max(apart, float(np.abs(tick.action - other.action).max()))
+        state = vehicle.step(tick.command)
+    assert 0.0 < apart <= 1e-5
+
+
+# Negative controls: what is broken is refused or seen.
+
+
+def test_the_comparison_sees_a_limit_that_differs_by_one_bit(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "b", "tanh")
+    safety = dict(bundle.safety() or {})
+    safety["roll_max"] = math.nextafter(safety["roll_max"], 0.0)
+    low = math.radians(safety["roll_max"])
+    native = NativeAgent(bundle)
+    python = FlightAgent(bundle.contract, Twin(bundle.network()), make_monitor(safety, bundle.contract))
+    edge = math.radians(LIMITS.roll_max)
+    assert low < edge
+    moment = Moment("tick", sample(roll_rad=edge), Setpoint(150.0, 18.0), 0)
+    a, b = (step(agent, moment) for agent in (native, python))
+    assert isinstance(a, Tick) and isinstance(b, Tick) and differs(a, b) and not differs(a, replace_tick(a))
+
+
+def replace_tick(tick: Tick) -> Tick:
+    return tick._replace(observation=tick.observation.copy())
