@@ -8,12 +8,13 @@ import math
 import shutil
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2sky.agent.bundle import Bundle
+from sim2sky.deployment.c_arithmetic import CPolicy
+from sim2sky.deployment.export_c import golden_rows
 from sim2sky.errors import GoldenMismatchError, TargetError
 from sim2sky.hil.pil import PilLink
 from sim2sky.hil.qemu import QEMU, EmulatedChip
@@ -75,31 +76,29 @@ def serial_board(device: str) -> Generator[PilLink, None, None]:
 
 
 def require_golden(link: PilLink, bundle: Bundle) -> None:
-    """The chip answers every golden vector with the very bits that were computed when the bundle was made.
+    """The chip answers every golden vector with the very bits that were computed when its policy was generated.
 
     Raises:
-        GoldenMismatchError: it does not; the first vector that differs, and the chip's answer to it.
+        GoldenMismatchError: it does not; names the first vector that differs, and both answers.
         LinkError: see `PilLink.ask`.
     """
     test = link.self_test()
     if test.different == 0:
         return
-    golden = bundle.golden()
-    rows = np.concatenate([golden.observations[box.key] for box in bundle.contract.inputs], axis=1).astype(np.float32)
-    number = test.first
+    number, golden, rate_hz = test.first, bundle.golden(), bundle.contract.rate_hz
+    rows = golden_rows(golden, bundle.contract)
     starts = golden.episode_start if golden.episode_start is not None else np.ones(len(golden))
+    begin = int(np.flatnonzero(starts[: number + 1])[-1])  # a recurrent policy answers to all since then
+    expected = CPolicy(bundle.network()).evaluate(rows[begin : number + 1], starts[begin : number + 1])[-1]
+    period_ns = math.ceil(1e9 / rate_hz) if rate_hz > 0 else 0
     link.forget()
-    period_ns = math.ceil(1e9 / bundle.contract.rate_hz) if bundle.contract.rate_hz > 0 else 0
-    answer: NDArray[np.float32] = np.empty(0, np.float32)
-    for i in range(int(np.flatnonzero(starts[: number + 1])[-1]), number + 1):
-        answer = link.policy(rows[i], i * period_ns).action
+    answers = [link.policy(row, i * period_ns).action for i, row in enumerate(rows[begin : number + 1])]
     raise GoldenMismatchError(
-        f"on the chip {test.different} of {test.compared} golden vectors differ, the first is number {number}: "
-        f"to the observation {_listed(rows[number])} it answers {_listed(answer)}, "
-        f"the trained agent {_listed(golden.action[number])}",
-        hint="is the compiler one we know (arm-none-eabi-gcc 12 or newer)? The active firmware was not touched",
+        f"on the chip {test.different} of {test.compared} golden vectors differ; the first is number {number}: "
+        f"to {_listed(rows[number])} the chip answers {_listed(answers[-1])}, right is {_listed(expected)}",
+        hint="the compiler or the chip computes wrongly: try another version of arm-none-eabi-gcc",
     )
 
 
-def _listed(values: Any) -> str:
-    return "[" + ", ".join(f"{float(v):.9g}" for v in np.ravel(values)) + "]"
+def _listed(values: NDArray[np.float32]) -> str:
+    return "[" + ", ".join(f"{float(v):.9g}" for v in values) + "]"

@@ -20,7 +20,7 @@ from sim2sky.errors import GoldenMismatchError, ToolchainError
 from sim2sky.hil.native_guard import GUARD_SOURCES
 from sim2sky.hil.native_library import native_library
 from sim2sky.runtime.flight_agent import Tick
-from sim2sky.runtime.state import CHANNELS, Command, PolicyState, Sample, Setpoint
+from sim2sky.runtime.state import Command, PolicyState, Sample, Setpoint
 from sim2sky.telemetry.trips import TripLog
 
 __all__ = ["NativeAgent", "NativeSwitches", "agent_library"]
