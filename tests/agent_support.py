@@ -5,17 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2sky.agent.contract import Contract
-from sim2sky.agent.layers import Activation, Affine, Clip, Dense, InputHead, Lstm, Network, Normalise
+from sim2sky.agent.bundle import Bundle, write_bundle
+from sim2sky.agent.contract import Contract, canonical_json
+from sim2sky.agent.golden import GoldenVectors, golden_to_bytes
+from sim2sky.agent.layers import Activation, Affine, Clip, Dense, InputHead, Lstm, Network, Normalise, evaluate
+from sim2sky.agent.network_file import network_to_bytes
+from sim2sky.config import EnvironmentSettings
+from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
+from sim2sky.environments.airframes import airframe
+from sim2sky.environments.tasks import make_contract
 from sim2sky.runtime.flight_agent import Tick
+from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.state import Sample, Setpoint
 
 MEASURED = tuple(f.name for f in fields(Sample))[1:]
+LIMITS = SafetyLimits(
+    airspeed_min_mps=12.0,
+    airspeed_max_mps=30.0,
+    sink_max_mps=8.0,
+    battery_min_voltage=10.0,
+    geofence_polygons=(((-450.0, -400.0), (-450.0, 450.0), (460.0, 430.0), (440.0, -420.0)),),
+)
 EXTREMES = (math.nan, math.inf, -math.inf, 1e300, -1e30, 1e7, -0.0, 5e-324, 400.0, -400.0)
 
 
@@ -56,10 +72,46 @@ def network_of(contract: Contract, kind: str, seed: int = 0) -> Network:
         gates = [(rng.normal(size=(64, k)) / 4.0).astype(np.float32) for k in (16, 16)]
         lstm = Lstm((gates[0],), (gates[1],), (rng.normal(size=64).astype(np.float32) * 0.1,))
         return Network((head,), (dense(n, 16), Activation("tanh"), lstm, dense(16, 4), clip))
-    if kind == "wild":  # far outside of the limits in turn, and infinite where the roll rate is large
-        huge = Affine(np.array([2.0, 1e30, 1.0, 1.0], np.float32), np.zeros(4, np.float32))
+    if kind == "wild":  # far outside of the limits, and infinite where the observation is large
+        huge = Affine(np.array([2.0, 3e24, 1.0, 1.0], np.float32), np.zeros(4, np.float32))
         return Network((replace(head, layers=()),), (dense(n, 8, 1e6), dense(8, 4, 1e6), huge))
     return Network((head,), (dense(n, 16), Activation(kind), dense(16, 4, 0.5), clip))  # type: ignore[arg-type]
+
+
+def golden_of(network: Network, contract: Contract, n: int = 64) -> GoldenVectors:
+    """Random observations, in sequence where the network remembers, and the reference evaluation's answers."""
+    rng = np.random.default_rng(9)
+    signals = contract.inputs[0].signals
+    low, high = (np.array([getattr(s, end) for s in signals]) for end in ("low", "high"))
+    rows = (rng.uniform(low, high, (n, len(signals))) * 0.1).astype(np.float32)
+    starts = np.zeros(n, np.float32) if network.lstm is not None else None
+    if starts is None:
+        action = evaluate(network, {"observation": rows})[0]
+    else:
+        starts[[0, 20, 21]] = 1.0
+        answers, state = [], None
+        for row, start in zip(rows, starts, strict=True):
+            answer, state = evaluate(network, {"observation": row[None]}, state, np.array([start]))
+            answers.append(answer)
+        action = np.concatenate(answers)
+    scale = np.maximum(np.abs(action).max(axis=0), 1.0)
+    return GoldenVectors({"observation": rows}, action.astype(np.float32), starts, np.array(["sampled"] * n), scale)
+
+
+def bundle_of(
+    out: Path, kind: str, env: EnvironmentSettings | None = None, limits: SafetyLimits = LIMITS, seed: int = 0
+) -> Bundle:
+    """A bundle around `network_of`."""
+    env = env or EnvironmentSettings()
+    contract = make_contract(env)
+    network = network_of(contract, kind, seed)
+    files = {
+        "network.npz": network_to_bytes(network),
+        "golden.npz": golden_to_bytes(golden_of(network, contract)),
+        "policy.onnx": model_to_bytes(emit_onnx(network)),
+        "safety.json": canonical_json({**limits.to_json(), "fallback": airframe(env.aircraft).gains.to_json()}),
+    }
+    return write_bundle(out, agent=kind, contract=contract, formats={"onnx": "policy.onnx"}, active="onnx", files=files)
 
 
 def moments(seed: int, n: int, dt_ns: int = 50_000_000) -> Iterator[Moment]:
@@ -91,7 +143,7 @@ def moments(seed: int, n: int, dt_ns: int = 50_000_000) -> Iterator[Moment]:
         elif kind == "future":
             sample = replace(sample, time_ns=now + dt_ns * (field - 6))
         elif kind == "battery":
-            battery = float(rng.choice([9.0, math.nan, 0.0]))
+            battery = (9.0, 0.0, math.nan)[field % 3]
         elif kind == "outside":
             sample = replace(sample, north_m=430.0 + 20.0 * field, east_m=-90.0)
         elif kind == "low":

@@ -14,6 +14,7 @@ typedef struct {
     s2s_action_signal action[S2S_CHANNELS];
     s2s_guard_config guard;
     uint8_t bundle_digest[32], contract_hash[32];
+    const char *policy; /* SIM2SKY_POLICY_IDENTITY of its policy: it neither compiles nor links with another */
 } s2s_agent_config;
 
 typedef struct {

@@ -1,5 +1,5 @@
-/* Refuses a compiler that is set to other arithmetic than IEEE 754 in the precision that is written: the core would fly,
- * but not what was tested. */
+/* Refuses a compiler that is set to other arithmetic than IEEE 754 in the precision that is written: the core would
+ * fly, but not what was tested. */
 #ifndef SIM2SKY_ARITHMETIC_H
 #define SIM2SKY_ARITHMETIC_H
 

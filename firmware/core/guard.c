@@ -48,7 +48,7 @@ void s2s_guard_disarm(s2s_guard *g) {
 }
 
 bool s2s_guard_arm(s2s_guard *g) {
-    g->disarmed = g->disarmed && g->killed;
+    g->disarmed = false; /* a latched kill needs another disarming first */
     return !g->killed;
 }
 

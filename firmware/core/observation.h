@@ -28,7 +28,7 @@ typedef struct {
     double low, high, command_low, command_neutral, command_high;
 } s2s_action_signal;
 
-/* One observation of `n` scalars. `history`: previous actions, newest first, S2S_CHANNELS each, in the policy's units. */
+/* One observation of `n` scalars. `history`: previous actions, newest first, S2S_CHANNELS each, in policy's units. */
 void s2s_observe(const s2s_observation_signal *signals, size_t n, const s2s_sample *s, const s2s_setpoint *t,
                  const double *history, float *observation);
 double s2s_action_middle(const s2s_action_signal *a);                   /* the action of the neutral command */

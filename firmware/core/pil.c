@@ -11,7 +11,7 @@ enum {
 };
 
 /* An agent with a longer observation needs longer frames than this protocol has. */
-typedef char step_answer_fits[STEP_ANSWER_SIZE <= S2S_FRAME_MAX_PAYLOAD ? 1 : -1];
+typedef char step_answer_fits[(int)STEP_ANSWER_SIZE <= (int)S2S_FRAME_MAX_PAYLOAD ? 1 : -1];
 
 typedef struct {
     uint8_t *at;

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.agent_support import Moment, differs, moments, network_of, step
-from tests.flight_support import make_bundle, sample, settings
+from tests.agent_support import LIMITS, Moment, bundle_of, differs, moments, step
+from tests.flight_support import sample
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.layers import Network
 from sim2sky.config import EnvironmentSettings
-from sim2sky.config.loader import default_path, load_settings
 from sim2sky.deployment.bundling import export_bundle
 from sim2sky.deployment.c_arithmetic import CPolicy
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
-from sim2sky.environments.tasks import make_contract
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.hil.native_agent import NativeAgent
 from sim2sky.runtime.assembly import make_agent, make_monitor
 from sim2sky.runtime.flight_agent import FlightAgent, Tick
-from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.safety import Mode, Trip
 from sim2sky.runtime.state import PolicyState, Sample, Setpoint
 from sim2sky.validation.flight import environment_for, safety_of
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
-LIMITS = SafetyLimits(
-    airspeed_min_mps=12.0,
-    airspeed_max_mps=30.0,
-    sink_max_mps=8.0,
-    battery_min_voltage=10.0,
-    geofence_polygons=(((-450.0, -400.0), (-450.0, 450.0), (460.0, 430.0), (440.0, -420.0)),),
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,11 +60,6 @@ def twin_of(bundle: Bundle) -> tuple[FlightAgent, Twin]:
     return FlightAgent(bundle.contract, backend, make_monitor(bundle.safety(), bundle.contract)), backend
 
 
-def bundle_of(folder: Path, kind: str, env: EnvironmentSettings | None = None) -> Bundle:
-    env = env or settings()
-    return make_bundle(folder, env, network=network_of(make_contract(env), kind), limits=LIMITS)
-
-
 def compare(bundle: Bundle, seed: int, n: int) -> dict[str, int]:
     """Fly both through the same moments; what happened, or an assertion."""
     python, backend = twin_of(bundle)
@@ -101,16 +85,16 @@ KINDS = ("tanh", "relu", "lstm", "wild")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_flights_have_the_same_bits(kind: str, tmp_path: Path) -> None:
-    seen = compare(bundle_of(tmp_path / "b", kind), seed=1, n=3000)
-    assert seen["POLICY"] > 100 and seen["HOLD"] > 100 and seen["KILLED"] > 10 and seen["asked"] > 1000, seen
+    seen = compare(bundle_of(tmp_path / "b", kind), seed=1, n=1500)
+    assert seen["POLICY"] > 50 and seen["HOLD"] > 50 and seen["asked"] > 500, seen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_hundred_thousand_ticks_have_the_same_bits(kind: str, tmp_path: Path) -> None:
-    seen = compare(bundle_of(tmp_path / "b", kind), seed=2, n=25_000)
+@pytest.mark.parametrize(("kind", "n"), [("tanh", 10_000), ("relu", 10_000), ("lstm", 10_000), ("wild", 70_000)])
+def test_a_hundred_thousand_ticks_have_the_same_bits(kind: str, n: int, tmp_path: Path) -> None:
+    seen = compare(bundle_of(tmp_path / "b", kind), seed=2, n=n)
     assert all(seen[mode.name] > 20 for mode in Mode), seen
-    assert seen["trips"] & ~int(Trip.POLICY_LATE | Trip.POLICY_DEAD) == seen["trips"]
+    assert not seen["trips"] & int(Trip.POLICY_LATE | Trip.POLICY_DEAD)  # in one program it is neither
     missing = [t.name for t in Trip if not t & seen["trips"] and t not in {Trip.POLICY_LATE, Trip.POLICY_DEAD}]
     assert not missing, missing
 
@@ -118,7 +102,7 @@ def test_a_hundred_thousand_ticks_have_the_same_bits(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize(("task", "rate_hz"), [("attitude", 50.0), ("rate", 30.0)])
 def test_other_tasks_and_rates(task: str, rate_hz: float, tmp_path: Path) -> None:
     env = EnvironmentSettings.model_validate({"task": {"name": task}, "rate_hz": rate_hz, "physics_hz": 4 * rate_hz})
-    assert compare(bundle_of(tmp_path / "b", "lstm", env), seed=3, n=1500)["asked"] > 300
+    assert compare(bundle_of(tmp_path / "b", "lstm", env), seed=3, n=800)["asked"] > 300
 
 
 def test_a_recurrent_state_survives_ticks_without_a_question_and_dies_with_an_answer_that_is_none(
@@ -204,16 +188,12 @@ def test_on_the_same_states_the_answers_are_those_of_onnxruntime_within_rounding
 def test_the_comparison_sees_a_limit_that_differs_by_one_bit(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "b", "tanh")
     safety = dict(bundle.safety() or {})
-    safety["roll_max"] = math.nextafter(safety["roll_max"], 0.0)
-    low = math.radians(safety["roll_max"])
+    edge = math.radians(LIMITS.roll_max)
+    while math.radians(safety["roll_max"]) == edge:
+        safety["roll_max"] = math.nextafter(safety["roll_max"], 0.0)
+    assert math.radians(safety["roll_max"]) == math.nextafter(edge, 0.0)
     native = NativeAgent(bundle)
     python = FlightAgent(bundle.contract, Twin(bundle.network()), make_monitor(safety, bundle.contract))
-    edge = math.radians(LIMITS.roll_max)
-    assert low < edge
     moment = Moment("tick", sample(roll_rad=edge), Setpoint(150.0, 18.0), 0)
     a, b = (step(agent, moment) for agent in (native, python))
-    assert isinstance(a, Tick) and isinstance(b, Tick) and differs(a, b) and not differs(a, replace_tick(a))
-
-
-def replace_tick(tick: Tick) -> Tick:
-    return tick._replace(observation=tick.observation.copy())
+    assert isinstance(a, Tick) and isinstance(b, Tick) and "mode or trips" in differs(a, b)

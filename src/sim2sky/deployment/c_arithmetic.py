@@ -220,12 +220,12 @@ def _dense(weight: F32, bias: F32, x: F32, scale: F32 | None) -> F32:
     w[:, :n_in] = weight
     v = np.zeros((len(x), 1, steps * LANES), np.float32)
     v[:, 0, :n_in] = x
-    lanes = np.zeros((len(x), n_out, LANES), np.float32)
+    lanes: F32 = np.zeros((len(x), n_out, LANES), np.float32)
     for i in range(0, steps * LANES, LANES):
         lanes = fma(w[:, i : i + LANES], v[..., i : i + LANES], lanes)
     lanes = lanes[..., :4] + lanes[..., 4:]
     lanes = lanes[..., :2] + lanes[..., 2:]
-    total = lanes[..., 0] + lanes[..., 1]
+    total: Any = lanes[..., 0] + lanes[..., 1]
     return total + bias if scale is None else fma(total, scale, bias)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.contract import ActionSignal, Signal
+from sim2sky.deployment.c_template import policy_identity
 from sim2sky.deployment.export_c import c_sources
 from sim2sky.deployment.guard_table import guard_config_c
 from sim2sky.deployment.toolchain import firmware_folder
-from sim2sky.errors import ConfigError, ContractError
+from sim2sky.errors import BundleError, ConfigError, ContractError
 from sim2sky.runtime.assembly import make_monitor
 from sim2sky.runtime.autopilot import AutopilotGains
 from sim2sky.runtime.limits import SafetyLimits
@@ -35,20 +37,49 @@ _MEASURED = tuple(SIGNALS)
 def config_source(bundle: Bundle) -> str:
     """C text that defines `s2s_config`: how this bundle's contract observes and acts, and what its guard keeps.
 
-    Every number is written as a hexadecimal float, so that the chip has the very bits of the host. The text refuses to
-    compile beside another contract's `policy.h`, and to link with another policy.
+    Every number is written as a hexadecimal float, so that the chip has the very bits of the host. The text neither
+    compiles beside the `policy.h` of another bundle nor links with the policy of another.
 
     Raises:
-        BundleError: the bundle has no safety limits with a fallback law.
+        BundleError: the bundle has no safety limits with a fallback law, or its policy is that of another contract.
         ConfigError: a limit is unknown or out of range.
         ContractError: the contract cannot be flown; as `FlightAgent` and `SafetyMonitor` say.
+        NotSupportedError: the network has a layer that the C generator does not know.
     """
-    contract = bundle.contract
-    safety = bundle.safety()
+    return agent_sources(bundle)[CONFIG]
+
+
+def agent_sources(bundle: Bundle) -> dict[str, str]:
+    """Texts of the generated files by name: `agent_config.c`, `policy.c`, `policy.h`; the policy as the bundle carries
+    it in format `c`, else generated from its network.
+
+    Raises:
+        BundleError, ConfigError, ContractError, NotSupportedError: see `config_source`.
+    """
+    contract, safety = bundle.contract, bundle.safety()
     make_monitor(safety, contract)
     ObservationBuilder(contract)
     assert safety is not None  # noqa: S101 - make_monitor has refused it
+    if "c" in bundle.formats:
+        policy = [bundle.read(name).decode("ascii") for name in POLICY]
+    else:
+        made = c_sources(bundle.network(), contract, bundle.golden())
+        policy = [made.source, made.header]
     limits, gains = SafetyLimits.from_json(safety), AutopilotGains.from_json(safety["fallback"])
+    config = _config(bundle, guard_config_c(limits, gains, contract), _identity(bundle, policy[1]))
+    return {CONFIG: config, **dict(zip(POLICY, policy, strict=True))}
+
+
+def _identity(bundle: Bundle, header: str) -> str:
+    """The name by which the policy's header is known to the linker."""
+    found = dict(re.findall(r'^#define SIM2SKY_POLICY_(\w+) "([0-9a-f]{64})"', header, re.MULTILINE))
+    if found.get("CONTRACT_HASH") != bundle.contract.hash or "DIGEST" not in found:
+        raise BundleError(f"the C policy of bundle {bundle.path} is not of its contract", hint="export the agent again")
+    return policy_identity(found["CONTRACT_HASH"], found["DIGEST"])
+
+
+def _config(bundle: Bundle, guard: str, identity: str) -> str:
+    contract = bundle.contract
     signals, actions = contract.inputs[0].signals, contract.output.signals
     newline = ",\n"
     return f"""\
@@ -59,7 +90,6 @@ def config_source(bundle: Bundle) -> str:
 
 #include "agent.h"
 
-{_identity(bundle)}
 static const s2s_observation_signal observation[SIM2SKY_POLICY_N_OBSERVATION] = {{
 {newline.join(map(_observed, signals))}
 }};
@@ -70,28 +100,12 @@ const s2s_agent_config s2s_config = {{
     .action = {{
 {newline.join(map(_acted, actions))}
     }},
-    .guard = {guard_config_c(limits, gains, contract)},
+    .guard = {guard},
     .bundle_digest = {{{_bytes(bundle.digest)}}},
     .contract_hash = {{{_bytes(contract.hash)}}},
+    .policy = {identity},
 }};
 """
-
-
-def agent_sources(bundle: Bundle) -> dict[str, str]:
-    """Texts of the generated files by name: `agent_config.c`, `policy.c`, `policy.h`; the policy as the bundle carries
-    it in format `c`, else generated from its network.
-
-    Raises:
-        NotSupportedError: the network has a layer that the C generator does not know.
-        BundleError, ConfigError, ContractError: see `config_source`.
-    """
-    config = config_source(bundle)
-    if "c" in bundle.formats:
-        policy = [bundle.read(name).decode() for name in POLICY]
-    else:
-        made = c_sources(bundle.network(), bundle.contract, bundle.golden())
-        policy = [made.source, made.header]
-    return {CONFIG: config, **dict(zip(POLICY, policy, strict=True))}
 
 
 def write_firmware_sources(bundle: Bundle, folder: Path, port: str = "") -> list[Path]:
@@ -125,7 +139,7 @@ def write_firmware_sources(bundle: Bundle, folder: Path, port: str = "") -> list
 
 
 @contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def _new_folder(folder: Path) -> Generator[Path, None, None]:
     """A temporary folder that takes the place of `folder` at the end."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -140,14 +154,6 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             f"cannot write {folder}: {'it exists and is not empty' if taken else error.strerror or error}",
             hint="name a folder that does not exist yet, on a disk with room",
         ) from error
-
-
-def _identity(bundle: Bundle) -> str:
-    return f"""\
-#if SIM2SKY_POLICY_N_OBSERVATION != {len(bundle.contract.inputs[0].signals)}
-#error "policy.h is of another contract than this configuration"
-#endif
-"""
 
 
 def _observed(signal: Signal) -> str:
