@@ -90,7 +90,7 @@ class OnChip(Steps):
         self.measured |= {
             "compiler": image.compiler,
             "flash": f"{image.flash:,} of {TEENSY41.flash:,} bytes ({TEENSY41.name})",
-            "ram": f"{image.ram:,} of {TEENSY41.ram:,} bytes",
+            "ram": f"{image.ram:,} of {TEENSY41.ram:,} bytes, {image.stack:,} of them the stack at its deepest",
         }
         for name, value in self.measured.items():
             self.note(f"{name}: {value}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.firmware_config import SOURCES, write_firmware_sources
+from sim2sky.deployment.stack_usage import worst_case_stack
 from sim2sky.deployment.toolchain import Compiler, compile_c, find_compiler, firmware_folder
 from sim2sky.errors import TargetError
 
@@ -20,6 +21,7 @@ __all__ = ["EMULATED", "TEENSY41", "Image", "Memory", "build_agent", "build_prog
 
 PORT = "mps2_an500"
 LINKER_SCRIPT = "link.ld"
+ENTRY = "port_reset"
 _RAM_START = 0x20000000
 _PT_LOAD = 1
 
@@ -92,13 +94,15 @@ class Image:
     Attributes:
         elf: the file.
         flash: bytes of code memory: code, constants and the initial values of `.data`.
-        ram: bytes of static RAM: `.data` and `.bss`.
+        ram: bytes of static RAM, `.data` and `.bss`, and of the stack at its deepest.
+        stack: of these the stack.
         compiler: what made it.
     """
 
     elf: Path
     flash: int
     ram: int
+    stack: int
     compiler: str
 
 
@@ -125,9 +129,10 @@ def build_agent(bundle: Bundle, out: Path) -> Image:
         sources = [*sorted(project.glob("*.c")), *core]
         _link(compiler, sources, out, project / LINKER_SCRIPT, [project, project / SOURCES])
     flash, ram = image_size(out)
+    stack = worst_case_stack(out, ENTRY).n_bytes
     _require_room("flash", "the firmware takes", flash)
-    _require_room("ram", "the firmware takes", ram)
-    return Image(out, flash, ram, str(compiler))
+    _require_room("RAM", "the firmware takes", ram + stack)
+    return Image(out, flash, ram + stack, stack, str(compiler))
 
 
 def _require_room(kind: str, what: str, size: int) -> None:
