@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky import cli_identify, cli_keys, cli_retrain, cli_target, cli_virtual
+from sim2sky import cli_export, cli_identify, cli_keys, cli_retrain, cli_target, cli_virtual
 from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
@@ -36,6 +36,7 @@ app = cyclopts.App(
     exit_on_error=False,
 )
 
+app.command(cli_export.export)
 app.command(cli_keys.app)
 app.command(cli_target.app)
 app.command(log_app)
@@ -66,44 +67,6 @@ def info(path: Path | None = None, /, *, json: Json = False) -> int:
     from sim2sky.cli_info import show
 
     return show(path, as_json=json)
-
-
-@app.command
-def export(
-    agent: Path,
-    /,
-    *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"], help="bundle folder to write")],
-    vecnormalize: Vecnormalize = None,
-    contract: ContractFile = None,
-    format: Annotated[str, Parameter(help="comma-separated: onnx, torchscript; the first one flies")] = "onnx",  # noqa: A002
-    name: Annotated[str | None, Parameter(help="the agent's name; its folder's name by default")] = None,
-    profile: Annotated[str, Parameter(help="target platform, which decides opset and IR version")] = "generic_linux",
-    opset: Annotated[int | None, Parameter(help="ONNX opset, 11 to 21, instead of the platform's")] = None,
-    safety: Annotated[str, Parameter(help="shipped safety limits by name, or a YAML file")] = "default",
-    force: Annotated[bool, Parameter(negative=(), help="put the bundle in the place of another one")] = False,
-) -> int:
-    """Export a trained agent to a bundle, verified on the trainer's own answers.
-
-    Parameters
-    ----------
-    agent
-        The .zip that model.save(...) wrote.
-    """
-    from sim2sky.cli_commands import run_export
-
-    return run_export(
-        agent,
-        output,
-        vecnormalize=vecnormalize,
-        contract=contract,
-        formats=format,
-        name=name,
-        profile=profile,
-        opset=opset,
-        safety=safety,
-        force=force,
-    )
 
 
 @app.command

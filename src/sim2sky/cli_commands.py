@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from sim2sky.config.deployment import DeploymentSettings
 from sim2sky.config.loader import default_path, load_settings, validate_settings
-from sim2sky.config.safety import SafetySettings, resolve_safety
 from sim2sky.config.validation import ValidationSettings
 from sim2sky.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_PASS, ConfigError, MissingExtraError
 
@@ -24,7 +23,6 @@ __all__ = [
     "extras",
     "print_json",
     "run_deploy",
-    "run_export",
     "run_hil_command",
     "run_optimize",
     "run_test_inference",
@@ -96,57 +94,6 @@ def _validation(config: Path | None) -> ValidationSettings:
 
 def _deployment(config: Path | None) -> DeploymentSettings:
     return load_settings(config or default_path("deployment"), DeploymentSettings, section="deployment")
-
-
-def run_export(
-    agent: Path,
-    output: Path,
-    *,
-    vecnormalize: Path | None,
-    contract: Path | None,
-    formats: str,
-    name: str | None,
-    profile: str,
-    opset: int | None,
-    safety: str,
-    force: bool,
-) -> int:
-    """`sim2sky export`."""
-    limits = resolve_safety(SafetySettings(extends=safety)).values
-    with extras():
-        from sim2sky.deployment.bundling import export_bundle
-
-        try:
-            from sim2sky.validation.flying_export import rollout_of, safety_of
-
-            rollout = functools.partial(rollout_of, _validation(None).environment)
-            limits_of = functools.partial(safety_of, limits)
-        except ModuleNotFoundError:  # without the simulator: golden vectors from the box alone, and no fallback gains
-            rollout = limits_of = None
-        exported = export_bundle(
-            agent,
-            output,
-            agent_name=name or agent.absolute().parent.name,
-            vecnormalize=vecnormalize,
-            contract=contract,
-            formats=tuple(f.strip() for f in formats.split(",") if f.strip()),
-            profile=profile,
-            opset_version=opset,
-            safety=limits_of,
-            rollout=rollout,
-            replace=force,
-        )
-    bundle = exported.bundle
-    print(f"{exported.algorithm} agent '{bundle.agent}' exported to {output}")
-    print(f"  digest {bundle.digest}")
-    for fmt, error in exported.errors.items():
-        size = bundle.files[bundle.formats[fmt]]["size"]
-        print(f"  {fmt}: {size} bytes, largest error {error:.2g} on {len(bundle.golden())} golden vectors")
-    if limits_of is None:
-        print("  no safety limits and no flown golden vectors: install the simulator (pip install 'sim2sky[sim]')")
-    elif bundle.safety() is None:
-        print("  no safety limits: the contract names no aircraft we know, so nothing can be flown")
-    return EXIT_PASS
 
 
 def run_optimize(bundle: Path, output: Path, *, config: Path | None, as_json: bool) -> int:

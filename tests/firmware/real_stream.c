@@ -22,13 +22,19 @@ static double argument(stream *s)
     }
 }
 
+/* Now and then twice the same, as both zero. */
+static void arguments(stream *s, double *x, double *y)
+{
+    *x = argument(s);
+    *y = stream_below(s, 16) == 0 ? *x : argument(s);
+}
+
 void real_inputs(uint64_t seed, size_t n, double *x, double *y)
 {
     stream s = {seed};
     size_t i;
     for (i = 0; i < n; ++i) {
-        x[i] = argument(&s);
-        y[i] = argument(&s);
+        arguments(&s, &x[i], &y[i]);
     }
 }
 
@@ -66,7 +72,8 @@ int main(void)
         char text[18];
         long i;
         for (i = 0; i < REAL_CASES; ++i) {
-            double x = argument(&s), y = argument(&s);
+            double x, y;
+            arguments(&s, &x, &y);
             hash = stream_hash(hash, answer(function, x, y));
         }
         stream_hex(hash, text);

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from benchmarks.policy_latency import main as benchmark
 from tests.export_support import observations, policy
 
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes
@@ -74,14 +72,3 @@ except MissingExtraError as error:
             str(tmp_path),
         )
         assert "pip install 'sim2sky[train]'" in done.stdout, done.stderr
-
-
-def test_the_benchmark_runs(capsys) -> None:  # type: ignore[no-untyped-def]
-    assert benchmark(["--rounds", "2", "--calls", "3", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    for title in ("12-64-64-4 tanh", "20-256-256-4 relu"):
-        rows = result[title]
-        assert rows["SB3 predict"]["times_faster_than_predict"] == 1.0
-        assert rows["ours: fp32"]["max_action_error"] < 1e-5
-        assert all(row["median_us"] > 0 for row in rows.values())
-    assert result["versions"]["onnxruntime"]

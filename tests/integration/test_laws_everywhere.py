@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from benchmarks import elementary_functions
 from tests.c_support import build_program
 
 from sim2sky.deployment import firmware_build
@@ -14,6 +16,7 @@ from sim2sky.hil.qemu import run_to_exit
 
 TESTS = Path(__file__).resolve().parent.parent / "firmware"
 CORE = [firmware_folder() / "core" / f"{c}.c" for c in ("real", "fence", "escape", "guidance", "wind", "autopilot")]
+STREAMS = [TESTS / "real_stream.c", TESTS / "laws_stream.c"]
 PORT = TESTS / "host" / "port.c"
 HOST = ("host", "gcc", "-O3")
 BUILDS = [("host", "gcc", "-O0"), ("host", "clang", "-O0"), ("host", "clang", "-O3"), ("aarch64", "gcc", "-O3"),
@@ -26,9 +29,9 @@ def hashes(program, machine):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.split()
 
 
-@pytest.fixture(scope="module", params=["real_stream.c", "laws_stream.c"])
+@pytest.fixture(scope="module", params=STREAMS, ids=lambda stream: stream.stem)
 def source(request):
-    return TESTS / request.param
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +64,46 @@ def test_fused_multiplication_is_caught(here, tmp_path, source):
     compiler = find_compiler("aarch64")
     program = build_program([source, PORT, *CORE], tmp_path, compiler=compiler, options=["-ffp-contract=fast"])
     assert hashes(program, "aarch64") != here
+
+
+def test_short_form_of_the_benchmark():
+    rows = elementary_functions.measure(200)
+    for name, row in rows.items():
+        assert row["error_units"] < (4.0 if name in ("tan", "asin") else 3.0)
+        assert row["libraries_differ"] > 0.01  # why we have functions of our own
+        assert 0 < row["m7_instructions"] < 150  # counted, not timed; a division or square root is one
+        assert row["newlib_instructions"] > 0
+        assert row["python_ns"] > 0
+
+
+def test_no_undefined_behaviour(source, here, tmp_path):
+    """A sanitizer's finding ends the program. Not float-divide-by-zero: IEEE 754 defines it."""
+    options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
+    program = build_program([source, PORT, *CORE], tmp_path, compiler=find_compiler("host", "gcc"), options=options)
+    assert hashes(program, "host") == here
+
+
+def test_every_line_and_branch_is_run(tmp_path):
+    """The streams leave nothing out: gcov finds every line run and every branch taken both ways."""
+    gcc, options = str(find_compiler("host", "gcc").path), ["-std=c99", "-O0", "--coverage", "-ffp-contract=off"]
+    include = [f"-I{firmware_folder() / 'core'}", f"-I{PORT.parent}"]
+    names = [source.stem for source in CORE]
+    for source in (*CORE, PORT, *STREAMS):
+        subprocess.run([gcc, *options, *include, "-c", str(source)], cwd=tmp_path, check=True, timeout=120)
+    for stream in STREAMS:
+        objects = [f"{name}.o" for name in (stream.stem, PORT.stem, *names)]
+        subprocess.run([gcc, "--coverage", "-o", "run", *objects, "-lm"], cwd=tmp_path, check=True, timeout=120)
+        subprocess.run([tmp_path / "run"], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    for name in names:
+        subprocess.run(["gcov", "-b", "-c", f"{name}.o"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+        missed = missed_in((tmp_path / f"{name}.c.gcov").read_text())
+        assert not missed, (name, missed)
+    (tmp_path / "wind.gcda").unlink()  # the gate can fail
+    subprocess.run(["gcov", "-b", "-c", "wind.o"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert len(missed_in((tmp_path / "wind.c.gcov").read_text())) > 20
+
+
+def missed_in(gcov):
+    """Lines that never ran and branches never taken."""
+    assert gcov.count("\nbranch ") > 5
+    return re.findall(r"^ *#####:.*|^branch +\d+ (?:taken 0\b|never).*", gcov, re.MULTILINE)

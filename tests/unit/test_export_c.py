@@ -17,7 +17,7 @@ from tests.export_support import ACTIVATIONS, ENDS, dict_policy, golden_of, poli
 from sim2sky.agent.layers import Activation, Dense, InputHead, Network
 from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.c_arithmetic import CPolicy
-from sim2sky.deployment.c_kernels import hex_float
+from sim2sky.deployment.c_functions import hex_float
 from sim2sky.deployment.export_c import c_sources
 from sim2sky.deployment.toolchain import find_compiler
 from sim2sky.errors import ExportError, GoldenMismatchError, NotSupportedError

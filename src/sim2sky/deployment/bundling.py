@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 
 import sim2sky
 from sim2sky.agent.bundle import Bundle, write_bundle
-from sim2sky.agent.contract import canonical_json
-from sim2sky.agent.golden import golden_to_bytes, make_golden
+from sim2sky.agent.contract import Contract, canonical_json
+from sim2sky.agent.golden import GoldenVectors, golden_to_bytes, make_golden
+from sim2sky.agent.layers import Network
 from sim2sky.agent.network_file import network_to_bytes
+from sim2sky.deployment.c_arithmetic import Weights
+from sim2sky.deployment.export_c import CSources, c_sources
 from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes, resolve_versions
 from sim2sky.deployment.verification import TOLERANCE, verify_onnx
-from sim2sky.errors import ConfigError, MissingExtraError
+from sim2sky.errors import ConfigError, ExportError, MissingExtraError, NotSupportedError
 
 __all__ = ["FORMATS", "Exported", "export_bundle", "rebundle"]
 
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript", "c")
 POLICY_ONNX = "policy.onnx"
 POLICY_TORCHSCRIPT = "policy.pt"
+POLICY_C, POLICY_HEADER = "policy.c", "policy.h"
 N_GOLDEN = 384
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -34,11 +38,19 @@ Rollout = Callable[[Bundle], Mapping[str, NDArray[Any]] | None]
 
 @dataclass(frozen=True)
 class Exported:
-    """A bundle, and how well its formats answer: largest golden error per format."""
+    """A bundle, and how well its formats answer.
+
+    Attributes:
+        bundle: as written.
+        errors: largest golden error per format.
+        algorithm: that trained the agent.
+        without_c: why the bundle holds no generated C; empty where it does.
+    """
 
     bundle: Bundle
     errors: Mapping[str, float]
     algorithm: str
+    without_c: str = ""
 
 
 def export_bundle(
@@ -50,6 +62,7 @@ def export_bundle(
     contract: Path | None = None,
     formats: Sequence[str] = ("onnx",),
     active: str | None = None,
+    c_weights: Weights = "float32",
     profile: str = "generic_linux",
     opset_version: int | None = None,
     safety: Callable[[str], Mapping[str, Any] | None] | None = None,
@@ -64,8 +77,10 @@ def export_bundle(
         out: the bundle's folder.
         agent_name: name of the lineage.
         vecnormalize, contract: files beside the zip are found by themselves.
-        formats: of `FORMATS`.
+        formats: of `FORMATS`; generated C comes along unasked where it can be made.
         active: the format that flies; the first of `formats` by default.
+        c_weights: how the generated C stores its weights. Where `int8` flies, its error is accepted in the bundle's
+            `golden_tolerance`.
         profile, opset_version: decide opset and IR version.
         safety: from the contract's vehicle to what `safety.json` shall hold; None for no such file.
         rollout: flies a preliminary bundle and gives the observations that occurred, for the golden vectors.
@@ -76,6 +91,7 @@ def export_bundle(
         AgentError: the zip or its normaliser is missing, damaged or hostile.
         ContractError: the contract does not fit the agent.
         GoldenMismatchError: a format answers differently.
+        NotSupportedError: C is asked for, and the generator does not know a layer.
         ConfigError: an unknown format or a name that is none.
         BundleError: `out` is taken or cannot be written.
     """
@@ -112,6 +128,8 @@ def export_bundle(
         contents = {**files, "golden.npz": golden_to_bytes(golden)}
         names: dict[str, str] = {}
         errors: dict[str, float] = {}
+        without_c = ""
+        notes: dict[str, object] = {}
         if "onnx" in formats or not final:
             contents[POLICY_ONNX] = model_to_bytes(model)
             names["onnx"] = POLICY_ONNX
@@ -122,18 +140,29 @@ def export_bundle(
             contents[POLICY_TORCHSCRIPT] = torchscript_bytes(agent.network)
             names["torchscript"] = POLICY_TORCHSCRIPT
             errors["torchscript"] = verify_torchscript(contents[POLICY_TORCHSCRIPT], agent.network, golden)
+        flies = (active or formats[0]) if final else "onnx"
+        if final:
+            c, without_c = _c_policy(agent.network, agent.contract, golden, c_weights, required="c" in formats)
+            if c is not None:
+                contents |= {POLICY_C: c.source.encode(), POLICY_HEADER: c.header.encode()}
+                names["c"], errors["c"] = POLICY_C, c.max_error
+                notes = {"c_weights": c_weights, "c_golden_error": c.max_error}
+                if flies == "c" and c.max_error > TOLERANCE:
+                    notes["golden_tolerance"] = c.max_error  # to the last bit everywhere: no margin
+            else:
+                notes = {"without_c": without_c}
         bundle = write_bundle(
             where,
             agent=agent_name,
             contract=agent.contract,
             formats=names,
-            active=(active or formats[0]) if final else "onnx",
+            active=flies,
             files=contents,
             profile=profile,
-            provenance=provenance,
+            provenance={**provenance, **notes},
             replace=replace,
         )
-        return Exported(bundle, errors, agent.algorithm)
+        return Exported(bundle, errors, agent.algorithm, without_c)
 
     observations = None
     if rollout is not None:
@@ -142,6 +171,18 @@ def export_bundle(
         with tempfile.TemporaryDirectory(prefix="sim2sky-export-") as folder:
             observations = rollout(build(Path(folder) / "preliminary", None, final=False).bundle)
     return build(out, observations, final=True)
+
+
+def _c_policy(
+    network: Network, contract: Contract, golden: GoldenVectors, weights: Weights, *, required: bool
+) -> tuple[CSources | None, str]:
+    """Generated C, or why there is none; where it is `required`, the reason is raised."""
+    try:
+        return c_sources(network, contract, golden, weights=weights), ""
+    except (NotSupportedError, ExportError) as error:
+        if required:
+            raise
+        return None, error.message
 
 
 def rebundle(
@@ -153,7 +194,7 @@ def rebundle(
     golden_tolerance: float | None = None,
     replace: bool = False,
 ) -> Bundle:
-    """The same agent with another ONNX policy, e.g. a quantised one; network and golden vectors stay the trainer's.
+    """The same agent with another ONNX policy, e.g. a quantised one; network, golden vectors and C stay the trainer's.
 
     Args:
         bundle: the original.
@@ -166,7 +207,9 @@ def rebundle(
     Raises:
         BundleError: `out` is taken or cannot be written.
     """
-    kept = {n: bundle.read(n) for n in bundle.files if n not in bundle.formats.values() and n != "contract.json"}
+    formats = {f: n for f, n in bundle.formats.items() if f == "c"}
+    other = set(bundle.formats.values()) - set(formats.values()) | {"contract.json"}
+    kept = {n: bundle.read(n) for n in bundle.files if n not in other}
     provenance: dict[str, object] = {**bundle.provenance, "optimisation": method, "optimised_from": bundle.digest}
     if golden_tolerance is not None:
         provenance["golden_tolerance"] = golden_tolerance
@@ -174,7 +217,7 @@ def rebundle(
         out,
         agent=bundle.agent,
         contract=bundle.contract,
-        formats={"onnx": POLICY_ONNX},
+        formats={**formats, "onnx": POLICY_ONNX},
         active="onnx",
         files={**kept, POLICY_ONNX: model},
         profile=bundle.profile,

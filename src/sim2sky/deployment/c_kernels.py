@@ -6,20 +6,9 @@ and sums that belong together are explicit fused multiply-adds, and sums run in 
 
 from __future__ import annotations
 
-import numpy as np
+from sim2sky.deployment.c_functions import FUNCTIONS
 
-from sim2sky.deployment.c_arithmetic import COEFFICIENTS, EXP_HIGH, EXP_LOW
-
-__all__ = ["PREAMBLE", "hex_float", "kernels"]
-
-
-def hex_float(value: float | np.floating) -> str:
-    """A C99 float constant that reads back to exactly this float32."""
-    number = float(np.float32(value))
-    if np.isinf(number):
-        return "INFINITY" if number > 0 else "-INFINITY"
-    mantissa, exponent = number.hex().split("p")
-    return f"{mantissa.rstrip('0').rstrip('.')}p{exponent}f"
+__all__ = ["PREAMBLE", "kernels"]
 
 
 PREAMBLE = """\
@@ -47,7 +36,7 @@ typedef union {
 #define fused(a, b, c) __builtin_fmaf((a), (b), (c))
 #else
 /* In double the product is exact; the sum is rounded to odd, which makes the second rounding right. */
-static float fused(float a, float b, float c)
+static inline __attribute__((unused)) float fused(float a, float b, float c)
 {
     double p = (double)a * (double)b, s = p + (double)c, back = s - p;
     double error = (p - (s - back)) + ((double)c - back);
@@ -107,15 +96,6 @@ static inline lanes lanes_int8(const int8_t *p)
 }
 #define SIMD 1
 #endif
-"""
-
-_CLAMP = """
-/* A NaN stays one. */
-static inline float clamp(float x, float low, float high)
-{
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
 """
 
 # Weights lie in blocks of eight outputs: per block, for each input, the eight weights of that input.
@@ -245,96 +225,6 @@ _INT8 = {
 }
 
 
-def _horner(target: str, variable: str, table: str) -> str:
-    *rest, last = COEFFICIENTS[table]
-    text = f"    float {target} = {hex_float(last)};\n"
-    return text + "".join(f"    {target} = fused({target}, {variable}, {hex_float(c)});\n" for c in reversed(rest))
-
-
-def _limit(table: str) -> str:
-    return hex_float(COEFFICIENTS[table][0])
-
-
-_TANH = f"""
-static inline float tanh_of(float x)
-{{
-    x = clamp(x, -{_limit("tanh_limit")}, {_limit("tanh_limit")});
-    float z = x * x;
-{_horner("p", "z", "tanh_p")}{_horner("q", "z", "tanh_q")}    return x * p / q;
-}}
-"""
-
-_REDUCED = f"""
-/* x = n ln 2 + r, limited to [{EXP_LOW:g}, {EXP_HIGH:g}]: returns exp(r) - 1, and 2^n in *scale. */
-static inline float reduced(float x, float *scale)
-{{
-    x = clamp(x, {hex_float(EXP_LOW)}, {hex_float(EXP_HIGH)});
-    float_bits shifted;
-    shifted.value = fused(x, {_limit("log2_e")}, {hex_float(12582912.0)}); /* rounds to an integer */
-    float n = shifted.value - {hex_float(12582912.0)};
-    float r = fused(n, {hex_float(COEFFICIENTS["minus_ln_2"][0])}, x);
-    r = fused(n, {hex_float(COEFFICIENTS["minus_ln_2"][1])}, r);
-    shifted.bits = (shifted.bits << 23) + 0x3f800000u;
-    *scale = shifted.value;
-{_horner("c", "r", "exp")}    return fused(r * r, c, r);
-}}
-"""
-
-_EXP = """
-static inline float exp_of(float x)
-{
-    float scale, rest = reduced(x, &scale);
-    return fused(scale, rest, scale);
-}
-"""
-
-_SIGMOID = """
-static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
-"""
-
-_ELU = """
-static inline float elu_of(float x, float alpha)
-{
-    float scale, rest = reduced(x > 0.0f ? 0.0f : x, &scale), y = alpha * fused(scale, rest, scale - 1.0f);
-    return x > 0.0f ? x : y;
-}
-"""
-
-_SILU = f"""
-static inline float silu_of(float x)
-{{
-    x = x < -{hex_float(EXP_HIGH)} ? -{hex_float(EXP_HIGH)} : x;
-    return x / (1.0f + exp_of(-x));
-}}
-"""
-
-_GELU = f"""
-static inline float gelu_of(float x)
-{{
-    x = x < -6.0f ? -6.0f : x;
-    float y = clamp(x * {hex_float(np.sqrt(0.5))}, -{_limit("erf_limit")}, {_limit("erf_limit")});
-    float z = y * y, half = 0.5f * x;
-{_horner("p", "z", "erf_p")}{_horner("q", "z", "erf_q")}    return fused(half, y * p / q, half);
-}}
-"""
-
-_SOFTPLUS = f"""
-static inline float softplus_of(float x)
-{{
-    float u = exp_of(x < 0.0f ? x : -x), s = u / (2.0f + u), z = s * s, t = s + s;
-{_horner("c", "z", "log")}    return (x < 0.0f ? 0.0f : x) + fused(t * z, c, t);
-}}
-"""
-
-_MISH = f"""
-static inline float mish_of(float x)
-{{
-    x = x < {hex_float(EXP_LOW)} ? {hex_float(EXP_LOW)} : x;
-    float e = exp_of(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
-    return x * (n / (n + 2.0f));
-}}
-"""
-
 _ONE_HOT = """
 /* x: category indices; a value that is no index selects no category. */
 static void one_hot(float *restrict y, const float *restrict x, const uint32_t *restrict sizes, size_t n)
@@ -393,21 +283,12 @@ static void lstm_cell(const float *restrict gates, float *restrict hidden, float
 """
 
 _ORDER = {
-    "clamp": (_CLAMP, ()),
+    **FUNCTIONS,
     "unroll": (_UNROLL, ()),
     "dense": (_WIDE % _FLOAT32, ("unroll",)),
     "dense_narrow": (_NARROW % _FLOAT32, ()),
     "dense_int8": (_WIDE % _INT8, ("unroll",)),
     "dense_narrow_int8": (_NARROW % _INT8, ()),
-    "tanh": (_TANH, ("clamp",)),
-    "reduced": (_REDUCED, ("clamp",)),
-    "exp": (_EXP, ("reduced",)),
-    "sigmoid": (_SIGMOID, ("exp",)),
-    "elu": (_ELU, ("reduced",)),
-    "silu": (_SILU, ("exp",)),
-    "gelu": (_GELU, ("clamp",)),
-    "softplus": (_SOFTPLUS, ("exp",)),
-    "mish": (_MISH, ("exp",)),
     "one_hot": (_ONE_HOT, ()),
     "arg_max": (_ARG_MAX, ()),
     "mean_quantile": (_MEAN_QUANTILE, ()),

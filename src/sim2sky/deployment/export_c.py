@@ -33,7 +33,8 @@ from sim2sky.agent.layers import (
 )
 from sim2sky.agent.network_file import network_to_bytes
 from sim2sky.deployment.c_arithmetic import LANES, NARROW, CPolicy, Weights, quantised
-from sim2sky.deployment.c_kernels import PREAMBLE, hex_float, kernels
+from sim2sky.deployment.c_functions import hex_float
+from sim2sky.deployment.c_kernels import PREAMBLE, kernels
 from sim2sky.deployment.c_template import header_text, source_text
 from sim2sky.errors import ExportError, GoldenMismatchError, NotSupportedError
 

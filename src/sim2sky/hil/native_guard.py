@@ -92,7 +92,8 @@ class NativeMonitor(SafetyMonitor):
         """The guard, and room for one record and one answer."""
         if not isinstance(self._fallback, Autopilot):
             raise TypeError("the guard in C flies the autopilot as its fallback law, no other")
-        return NativeGuard(guard_config(self)), *(ctypes.create_string_buffer(s.size) for s in (CALL, ANSWER))
+        room = (ctypes.create_string_buffer(CALL.size), ctypes.create_string_buffer(ANSWER.size))
+        return NativeGuard(guard_config(self)), *room
 
     def reset(self) -> None:
         """See `SafetyMonitor`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from sim2sky.runtime.escape import GRAVITY_MPS2, MAX_BANK_RAD, Wind
-from sim2sky.runtime.real import asin, cos, sin_cos
+from sim2sky.runtime.real import asin, sin_cos
 from sim2sky.runtime.state import Sample
 
 __all__ = ["WindEstimate", "wind_of"]
@@ -32,11 +32,11 @@ def wind_of(s: Sample, delay_s: float = 0.0) -> Wind | None:
     speed = max(s.airspeed_mps, 1.0)
     bank = min(max(s.roll_rad, -MAX_BANK_RAD), MAX_BANK_RAD)
     sin_bank, cos_bank = sin_cos(bank)
-    path = asin(min(max(s.climb_rate_mps / speed, -1.0), 1.0))
-    alpha = min(max((s.pitch_rad - path) / cos_bank, -MAX_ALPHA_RAD), MAX_ALPHA_RAD)
+    sin_path = min(max(s.climb_rate_mps / speed, -1.0), 1.0)
+    alpha = min(max((s.pitch_rad - asin(sin_path)) / cos_bank, -MAX_ALPHA_RAD), MAX_ALPHA_RAD)
     turn_rate = GRAVITY_MPS2 * (sin_bank / cos_bank) / speed
     sin_course, cos_course = sin_cos(s.yaw_rad - alpha * sin_bank - turn_rate * delay_s)
-    level = speed * cos(path)
+    level = speed * math.sqrt((1.0 - sin_path) * (1.0 + sin_path))
     return s.north_mps - level * cos_course, s.east_mps - level * sin_course
 
 
@@ -59,7 +59,7 @@ class WindEstimate:
     def update(self, s: Sample) -> None:
         """Take in a usable sample."""
         now = wind_of(s, self._delay_s)
-        if now is None or not (math.isfinite(now[0]) and math.isfinite(now[1])):
+        if now is None:
             return
         if self.wind is None:
             self.wind = now
