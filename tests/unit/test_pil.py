@@ -81,12 +81,18 @@ def test_a_wrong_answer_says_what_is_wrong_and_what_to_do(answer: Peer, reason: 
 
 
 def test_a_board_with_another_version_of_the_protocol() -> None:
-    with board(lambda _: encode_frame(b"i\x09" + bytes(118))) as link, pytest.raises(TargetError, match="another version"):
+    with (
+        board(lambda _: encode_frame(b"i\x09" + bytes(118))) as link,
+        pytest.raises(TargetError, match="another version"),
+    ):
         link.identify()
 
 
 def test_an_identity_of_another_length() -> None:
-    with board(lambda _: encode_frame(b"i\x01" + bytes(5))) as link, pytest.raises(TargetError, match="another version"):
+    with (
+        board(lambda _: encode_frame(b"i\x01" + bytes(5))) as link,
+        pytest.raises(TargetError, match="another version"),
+    ):
         link.identify()
 
 

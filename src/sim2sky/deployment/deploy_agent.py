@@ -35,6 +35,7 @@ from sim2sky.validation.statistics import Outcome
 __all__ = ["STEPS", "DeployPlan", "DeployResult", "Preparation", "Prepared", "announce", "check_plan", "deploy"]
 
 _RULE = "=" * 41
+_FORMATS = {"onnx": ("onnx",), "torchscript": ("onnx", "torchscript")}
 NEXT_STEPS = (
     "Bench test (actuators without aircraft)",
     "Ground test (powered on, no takeoff)",
@@ -194,7 +195,7 @@ class Preparation(Steps):
             agent_name=plan.name,
             vecnormalize=plan.vecnormalize,
             contract=plan.contract,
-            formats=("onnx",) if fmt == "onnx" else ("onnx", "torchscript"),
+            formats=_FORMATS[fmt] + (("c",) if is_chip(plan.target_name) else ()),
             active=fmt,
             profile=settings.target.platform,
             opset_version=settings.model_export.opset_version,
