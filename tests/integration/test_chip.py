@@ -399,3 +399,18 @@ def test_no_emulator_at_all(linear: Built, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(TargetError, match="no emulator for the Cortex-M7") as caught, emulated_chip(linear[1].elf):
         pass
     assert "apt-get install qemu-system-arm" in caught.value.hint and "sim2sky[mcu]" in caught.value.hint
+
+
+# benchmarks/pil.py in short
+
+
+def test_the_benchmark_measures_every_medium_and_compares_outcomes(linear: Built) -> None:
+    from benchmarks import pil
+
+    found = pil.measure(linear[0], exchanges=40, fast_episodes=1, episodes=2)
+    assert set(found["exchange_us"]) == set(pil.MEDIA)
+    for rows in found["exchange_us"].values():
+        assert 0.0 < rows["bare"]["median"] <= rows["bare"]["p99"] and 0.0 < rows["step"]["median"]
+    assert found["episode"]["steps"] == 1000 and found["episode"]["seconds"] > 0.0
+    assert found["outcomes"]["same_success"] == found["outcomes"]["same_termination"] == 2
+    assert 0 < found["instructions"]["policy"] < found["instructions"]["step"]

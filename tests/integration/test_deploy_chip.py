@@ -141,9 +141,8 @@ def test_what_is_installed_can_be_asked_tested_and_flown_again(
     assert f"PASS - bundle {digest[:12]}" in run("test-inference", plan.target)
     assert json.loads(run("test-inference", plan.target, "--json"))["different"] == 0
     config = tmp_path / "validation.yaml"
-    config.write_text(
-        "validation:\n  strict: false\n  environment:\n    task: {duration_s: 5.0, hold_s: 0.5, altitude_step_m: 4.0, heading_step_deg: 10.0}\n"
-    )
+    task = "{duration_s: 5.0, hold_s: 0.5, altitude_step_m: 4.0, heading_step_deg: 10.0}"
+    config.write_text(f"validation:\n  strict: false\n  environment:\n    task: {task}\n")
     flown = json.loads(run("hil", plan.target, "--episodes", "2", "--config", str(config), "--json"))
     assert flown["name"] == "HIL Performance" and flown["metrics"]["exchange_us_median"] > 0.0
 
