@@ -1,12 +1,16 @@
-"""A handwritten C policy with the interface of the generated ones, whose every answer a test can predict."""
+"""C policies: a handwritten one, whose every answer a test can predict, and generated ones, whole and broken."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from sim2sky.agent.bundle import Bundle, write_bundle
 from sim2sky.agent.contract import Contract
+from sim2sky.deployment.export_c import c_sources
 from sim2sky.deployment.native_build import compile_policy
 from sim2sky.deployment.toolchain import find_compiler
 
@@ -86,3 +90,63 @@ uint32_t sim2sky_policy_test(sim2sky_policy *p, uint32_t *first) {{
 
 def library(folder: Path, sources: tuple[str, str]) -> bytes:
     return compile_policy(*sources, folder / "policy.so", find_compiler()).read_bytes()
+
+
+def with_c(bundle: Bundle, change: Callable[[str, str], tuple[str, str]] | None = None) -> Bundle:
+    """A bundle like this one, beside it, with a generated C policy; `change` gets source and header."""
+    sources = c_sources(bundle.network(), bundle.contract, bundle.golden())
+    texts = (sources.source, sources.header) if change is None else change(sources.source, sources.header)
+    files = {name: bundle.read(name) for name in bundle.files if name != "contract.json"}
+    files |= {"policy.c": texts[0].encode(), "policy.h": texts[1].encode()}
+    return write_bundle(
+        bundle.path.with_name(f"{bundle.path.name}-c"),
+        agent=bundle.agent,
+        contract=bundle.contract,
+        formats={**bundle.formats, "c": "policy.c"},
+        active=bundle.active,
+        files=files,
+        profile=bundle.profile,
+        provenance=bundle.provenance,
+    )
+
+
+def broken(how: str) -> Callable[[str, str], tuple[str, str]]:
+    """What makes a generated policy one that compiles and must not fly."""
+
+    def inserted(source: str, statement: str) -> str:
+        """The policy with something done in every step, though not where it replays its own vectors."""
+        step = "        run(policy, observation);\n"
+        assert source.count(step) == 1
+        return source.replace(step, f"{step}        {statement}\n")
+
+    def change(source: str, header: str) -> tuple[str, str]:
+        match how:
+            case "vector":  # the first of the embedded answers is another number
+                changed, n = re.subn(r"(golden_action\[.*?\] = \{\s*)[^,]+,", r"\g<1>3.0f,", source, count=1)
+                assert n == 1
+                return changed, header
+            case "network":
+                return source, re.sub(r'(_POLICY_DIGEST ")[0-9a-f]{64}', r"\g<1>" + "0" * 64, header)
+            case "contract":
+                return source, re.sub(r'(_CONTRACT_HASH ")[0-9a-f]{64}', r"\g<1>" + "0" * 64, header)
+            case "illegal":
+                return inserted(source, "__builtin_trap();"), header
+            case "segfault":
+                return inserted(source, "*(volatile float *)(uintptr_t)8 = 0.0f;"), header
+            case "slow":
+                return inserted(source, "for (volatile int wait = 0; wait < 100000; wait++) {}"), header
+            case "wrong":
+                return inserted(source, "policy->action[0] += 0.001f;"), header
+        raise AssertionError(how)
+
+    return change
+
+
+def fake_compiler(path: Path, body: str) -> Path:
+    """A program that says it is gcc 9.9.9, and then does as told."""
+    path.write_text(
+        '#!/bin/sh\n[ "$1" = -dM ] && { for n in __GNUC__ __GNUC_MINOR__ __GNUC_PATCHLEVEL__; do echo "#define $n 9"; '
+        "done; exit 0; }\n" + body
+    )
+    path.chmod(0o755)
+    return path

@@ -1,4 +1,4 @@
-/* Elementary functions that give the same bits everywhere: the twin of sim2sky/runtime/real.py, operation by operation. */
+/* Elementary functions that give the same bits everywhere: the twin of sim2sky/runtime/real.py. */
 #include "real.h"
 
 #include <math.h>

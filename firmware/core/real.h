@@ -1,6 +1,6 @@
-/* Elementary functions in double precision made of +, -, *, / and sqrt only, each rounded once and never fused: the same
- * bits on every IEEE machine and in Python (sim2sky/runtime/real.py is the twin, line by line). Total: no argument traps
- * or sets errno; infinite and NaN arguments give NaN where there is no better answer.
+/* Elementary functions in double precision made of +, -, *, /, sqrt (each rounded once, never fused) and the exact fmod:
+ * the same bits on every IEEE machine and in Python (sim2sky/runtime/real.py is the twin, line by line). Total: no
+ * argument traps or sets errno; infinite and NaN arguments give NaN where there is no better answer.
  * Build with -ffp-contract=off. */
 #ifndef SIM2SKY_REAL_H
 #define SIM2SKY_REAL_H

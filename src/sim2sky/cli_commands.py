@@ -144,7 +144,7 @@ def run_validate(
 def run_test_inference(target: str, *, samples: int, max_latency_ms: float, as_json: bool) -> int:
     """`sim2sky test-inference`."""
     from sim2sky.deployment.chip_target import is_chip
-    from sim2sky.deployment.targets import open_target, test_on_target
+    from sim2sky.deployment.targets import open_target, runtime_lines, test_on_target
 
     if is_chip(target):
         from sim2sky.cli_chip import test_chip
@@ -162,6 +162,8 @@ def run_test_inference(target: str, *, samples: int, max_latency_ms: float, as_j
         f"  latency: mean {latency['mean_ms']:.4f} ms, p95 {latency['p95_ms']:.4f}, p99 {latency['p99_ms']:.4f}, "
         f"max {latency['max_ms']:.4f}, later than {latency['deadline_ms']:g} ms: {latency['deadline_miss_rate']:.2%}"
     )
+    for line in runtime_lines(report.get("runtimes", [])):
+        print(f"  {line}")
     print(f"  {report['machine']}, Python {report['python']}, onnxruntime {report['onnxruntime']}")
     return EXIT_PASS
 

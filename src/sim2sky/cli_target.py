@@ -57,6 +57,9 @@ def status_text(name: str, found: dict[str, Any]) -> str:
             f"  signed by {found['signed_by']}",
             f"  python    {found['python']}",
         ]
+    if "native" in found:
+        native = found["native"]
+        lines.append(f"  policy    {'compiled C' if native['native'] else 'onnxruntime'} flies: {native['why']}")
     lines += [
         f"  previous  {found['previous'] or 'none'}",
         f"  trusts    {', '.join(found['trusted_keys']) or 'no key'}",

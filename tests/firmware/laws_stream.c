@@ -36,7 +36,8 @@ static double plausible(stream *s, double low, double high)
 
 static double *put_sample(stream *s, double *row)
 {
-    static const double span[S2S_SAMPLE_VALUES] = {1.5, 1.0, 3.2, 4.0, 3.0, 3.0, 0.0, 300.0, 12.0, 400.0, 400.0, 35.0, 35.0};
+    static const double span[S2S_SAMPLE_VALUES] = {1.5, 1.0, 3.2, 4.0, 3.0, 3.0, 0.0, 300.0, 12.0, 400.0, 400.0, 35.0,
+                                                   35.0};
     bool calm = stream_below(s, 2) == 0;
     int i;
     for (i = 0; i < S2S_SAMPLE_VALUES; ++i)

@@ -52,6 +52,9 @@ static inline __attribute__((unused)) float fused(float a, float b, float c)
 }
 #endif
 
+/* Between inlined kernels clang no longer sees that the loops over a layer's values are free of dependences. */
+#define NOINLINE __attribute__((noinline))
+
 /* Eight floats: one vector where the machine has them, else eight scalars. */
 #define FOR_1(f) f(0)
 #define FOR_2(f) f(0) f(1)
@@ -124,8 +127,8 @@ _WIDE = """
 #define STEP(k) a##k = fused(%(load)sweight[k], xi, a##k);
 #define STORE(k) y[k] = %(end)s;
 #endif
-static void dense%(suffix)s(const %(type)s *restrict weight, %(parameters)s, const float *restrict x, float *restrict y,
-                  size_t n_in, size_t n_blocks)
+static NOINLINE void dense%(suffix)s(const %(type)s *restrict weight, %(parameters)s,
+                                const float *restrict x, float *restrict y, size_t n_in, size_t n_blocks)
 {
 #ifdef SIMD
     DENSE(8)
@@ -156,8 +159,8 @@ static void dense%(suffix)s(const %(type)s *restrict weight, %(parameters)s, con
 _NARROW = """
 /* y = weight x + bias for few outputs: eight lanes over the inputs, summed pairwise at the end. Weights lie output by
  * output; `n_in` is a multiple of eight, zeros behind the last input. */
-static void dense_narrow%(suffix)s(const %(type)s *restrict weight, %(parameters)s, const float *restrict x,
-                         float *restrict y, size_t n_in, size_t n_out)
+static NOINLINE void dense_narrow%(suffix)s(const %(type)s *restrict weight, %(parameters)s,
+                                       const float *restrict x, float *restrict y, size_t n_in, size_t n_out)
 {
     for (size_t k = 0; k < n_out; ++k) {
 #ifdef SIMD

@@ -12,6 +12,7 @@ from typing import Any
 
 from sim2sky.deployment.deploy_plan import DeployPlan
 from sim2sky.deployment.pipeline_state import PipelineState
+from sim2sky.deployment.targets import runtime_lines
 from sim2sky.errors import Sim2SkyError
 from sim2sky.validation.checks import ProgressHook, ValidationResult
 from sim2sky.validation.deployment_validator import CHECKS, DeploymentValidator, report_json, report_text
@@ -58,6 +59,8 @@ class Steps:
         self.validation = plan.settings.validation_settings(plan.validation)
         self.step = 0
         self.written: list[Path] = []
+        self.runtimes: list[dict[str, Any]] = []
+        """What could fly on the target, measured there by step 5."""
 
     def begin(self, number: int) -> None:
         """Announce a step."""
@@ -102,8 +105,11 @@ class Steps:
     def report(self, validator: DeploymentValidator, results: list[ValidationResult]) -> str:
         """Write the report of all checks; its text."""
         text = report_text(results, validator.pending)
+        if lines := runtime_lines(self.runtimes):
+            text = text.rstrip("\n") + "\n\nRuntimes on the target\n" + "\n".join(lines) + "\n"
         self.wrote(self.state.write("report.txt", text))
-        data = json.dumps(report_json(validator, results), indent=1, ensure_ascii=False)
+        content = {**report_json(validator, results), "runtimes": self.runtimes}
+        data = json.dumps(content, indent=1, ensure_ascii=False)
         self.wrote(self.state.write("report.json", data + "\n"))
         return text
 

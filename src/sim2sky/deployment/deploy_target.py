@@ -14,7 +14,7 @@ from sim2sky.deployment.pipeline_state import PipelineState, content_hash
 from sim2sky.deployment.release import Release
 from sim2sky.deployment.signing import find_signer, signed_release
 from sim2sky.deployment.target import ReleaseTarget
-from sim2sky.deployment.targets import test_on_target
+from sim2sky.deployment.targets import runtime_lines, test_on_target
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import Sim2SkyError
 from sim2sky.validation.checks import ProgressHook, ValidationResult
@@ -99,10 +99,13 @@ class OnTarget(Steps):
             if kind == "local":
                 self.wrote(Path(where))
         self.installed, latency = report, report["latency"]
+        self.runtimes = report.get("runtimes", [])
         self.note(
             f"{report['golden_vectors']} golden vectors, largest error {report['golden_max_error']:.1e}; "
             f"latency mean {latency['mean_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms; active: {report['release']}"
         )
+        for line in runtime_lines(self.runtimes):
+            self.note(line)
 
     def fly(self, bundle: Bundle, simulated: Callable[[], list[EpisodeOutcome]]) -> ValidationResult:
         active = self.target.active()

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from sim2sky.deployment.launch import interpreter, resolve, start
@@ -27,6 +28,7 @@ from sim2sky.deployment.release_check import (
 )
 from sim2sky.deployment.target_state import TargetState, plain_errors, sync_folder, write_file
 from sim2sky.errors import Sim2SkyError, TargetError
+from sim2sky.runtime.native_record import which_flies
 
 __all__ = ["STATES", "go_back", "install", "main", "recover", "run_self_test", "status"]
 
@@ -269,6 +271,8 @@ def status(root: str, *, now_s: "Optional[float]" = None) -> "Dict[str, Any]":
         report["files"], report["expired"] = len(manifest["files"]) + 2, manifest["expires"] <= now_s
         report["signed_by"] = trust.name_of(bytes.fromhex(manifest["key"]))
         report["python"] = interpreter(root, journal["active"])[0]
+        if "bundle/policy.c" in manifest["files"]:
+            report["native"] = which_flies(Path(folder, "bundle"), manifest["bundle_digest"])
         if state.current() != journal["active"]:
             problems.append("the link current does not name the active release; the next installation puts it right")
         with open(os.path.join(state.root, "install.pyz"), "rb") as file:

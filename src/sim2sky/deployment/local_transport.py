@@ -19,8 +19,8 @@ from sim2sky.errors import TargetError
 __all__ = ["LocalTransport"]
 
 KNOWN = {
-    "current", "incoming", "install.json", "install.lock", "install.pyz", "logs", "python", "releases", "site",
-    "trust", "venv", "versions.json",
+    "current", "incoming", "install.json", "install.lock", "install.pyz", "logs", "native", "python", "releases",
+    "site", "trust", "venv", "versions.json",
 }  # fmt: skip
 """What a target's folder may hold."""
 

@@ -52,7 +52,10 @@ RUNTIME_FILES = (
     "runtime/*.py",
     "telemetry/*.py",
     "deployment/__init__.py",
+    "deployment/native_build.py",
+    "deployment/native_trial.py",
     "deployment/test_inference.py",
+    "deployment/toolchain.py",
 )
 """What of sim2sky a flight computer gets to fly."""
 INSTALLER_FILES = (
@@ -64,6 +67,8 @@ INSTALLER_FILES = (
     "deployment/target_state.py",
     "deployment/launch.py",
     "deployment/install.py",
+    "runtime/__init__.py",
+    "runtime/native_record.py",
 )
 """And to install; standard library only, Python 3.6."""
 

@@ -227,6 +227,7 @@ class TargetState:
             (self.incoming, {keep_incoming}),
             (self.releases, keep),
             (os.path.join(self.root, "python"), keep),
+            (os.path.join(self.root, "native"), keep),
         ):
             for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
                 if name in kept:

@@ -15,7 +15,7 @@ from sim2sky.deployment.ssh_address import SshAccess
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.errors import ConfigError, NotSupportedError, TargetError
 
-__all__ = ["fetch_bundle", "open_target", "temporary_target", "test_on_target"]
+__all__ = ["fetch_bundle", "open_target", "runtime_lines", "temporary_target", "test_on_target"]
 
 
 def open_target(text: str, access: SshAccess | None = None) -> ReleaseTarget:
@@ -90,6 +90,23 @@ def test_on_target(target: ReleaseTarget, *, samples: int = 1000, max_latency_ms
 
 
 test_on_target.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no test
+
+
+def runtime_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The `runtimes` of a report of `test_inference` as a table."""
+
+    def cell(value: float | str | None, form: str) -> str:
+        return "-" if value is None else format(float(value), form)
+
+    lines = [f"{'runtime':<20} {'golden error':>12} {'p50 us':>9} {'p99 us':>9}"] if rows else []
+    for row in rows:
+        numbers = f"{cell(row['golden_max_error'], '.1e'):>12} {cell(row['p50_us'], '.2f'):>9}"
+        said = " flies" if row["flies"] else ""
+        lines.append(
+            f"{row['runtime']:<20} {numbers} {cell(row['p99_us'], '.2f'):>9}{said}"
+            + (f"  ({row['why']})" if row["why"] else "")
+        )
+    return lines
 
 
 def _active_release(target: ReleaseTarget) -> str:

@@ -1,4 +1,4 @@
-"""Tests inference where it will run: golden replay and latency, one JSON object on the last line of the output.
+"""Tests inference where it will run: golden replay, latency, and which runtime flies; JSON on the last output line.
 
 Runs on the target; imports only what a flight computer has. The file keeps the specification's name and is no pytest
 module.
@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sim2sky.agent.bundle import open_bundle
+from sim2sky.agent.bundle import Bundle, open_bundle
+from sim2sky.deployment.native_build import install_native
 from sim2sky.errors import Sim2SkyError
 from sim2sky.runtime.inference import load_backend, measure_latency, replay_golden, tolerance_of
+from sim2sky.runtime.native_record import FORMAT, folder_of
 
 __all__ = ["test_inference"]
 
@@ -26,6 +28,10 @@ def test_inference(
 ) -> dict[str, Any]:
     """Open a bundle, replay its golden vectors, measure latency.
 
+    Where the bundle is installed and holds C, that is compiled with this machine's compiler, tried beside the active
+    format, and flies if it is bit-identical and faster (`native_build`). The active format has to pass in any case: it
+    is what flies where the compiled one cannot.
+
     Args:
         bundle_path: the bundle.
         samples: inferences to time.
@@ -33,7 +39,7 @@ def test_inference(
         fmt: format to test; the active one by default.
 
     Returns:
-        JSON-compatible report; `passed`, and `reason` where it did not.
+        JSON-compatible report; `passed`, and `reason` where it did not; in `runtimes` a row for each that could fly.
 
     Raises:
         Sim2SkyError: the bundle is damaged or its policy cannot be loaded.
@@ -59,11 +65,30 @@ def test_inference(
         "golden_max_error": error,
         "golden_tolerance": tolerance,
         "latency": latency,
+        "runtimes": runtimes(bundle, error, latency) if fmt is None and not reasons else [],
         "machine": platform.machine(),
         "python": platform.python_version(),
         "onnxruntime": importlib.metadata.version("onnxruntime"),
         "foreign_modules": sorted(m for m in ("torch", "jsbsim", "pydantic", "stable_baselines3") if m in sys.modules),
     }
+
+
+def runtimes(bundle: Bundle, error: float, latency: dict[str, float]) -> list[dict[str, Any]]:
+    """A row per runtime: `runtime`, `golden_max_error`, `p50_us`, `p99_us`, `flies`, `why`.
+
+    Args:
+        bundle: the bundle.
+        error, latency: of its active format.
+    """
+    name = "TorchScript" if bundle.active == "torchscript" else "onnxruntime"
+    row: dict[str, Any] = {"runtime": name, "golden_max_error": error, "flies": True, "why": ""}
+    row |= {"p50_us": 1e3 * latency["p50_ms"], "p99_us": 1e3 * latency["p99_ms"]}
+    if bundle.active != "onnx" or FORMAT not in bundle.formats or folder_of(bundle.path) is None:
+        return [row]
+    report = install_native(bundle)
+    native = {"golden_max_error": None, "p50_us": None, "p99_us": None, **report["trial"].get("native", {})}
+    native |= {"runtime": f"C, {report['compiler'] or 'not compiled'}", "flies": report["flies"], "why": report["why"]}
+    return [{**row, **report["trial"].get("active", {}), "flies": not report["flies"]}, native]
 
 
 test_inference.__test__ = False  # type: ignore[attr-defined]  # pytest: this is no test

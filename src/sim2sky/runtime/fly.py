@@ -63,6 +63,8 @@ def fly(bundle: Bundle, options: FlyOptions, say: Callable[[str], None], *, work
         agent, policy = stack.enter_context(
             supervised_agent(bundle, realtime=options.realtime, worker=worker, excitation=excitation)
         )
+        if policy.runtime:
+            say(policy.runtime)
         vehicle = stack.enter_context(_vehicle(bundle, options, clock))
         say(f"waiting for the aircraft on {options.address}")
         vehicle.connect(options.connect_timeout_s)

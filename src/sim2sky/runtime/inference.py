@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.golden import GoldenVectors, max_error
 from sim2sky.errors import BundleError, ContractError, GoldenMismatchError, NotSupportedError
+from sim2sky.runtime.native_policy import installed_backend
 from sim2sky.runtime.state import PolicyState
 
 __all__ = [
@@ -224,20 +225,22 @@ def load_backend(bundle: Bundle, fmt: str | None = None) -> Backend:
 
     Args:
         bundle: a verified bundle; the policy's bytes are compared with the manifest once more.
-        fmt: one of the bundle's formats; default the active one.
+        fmt: one of the bundle's formats; default the active one. `c` is what was compiled when it was installed.
 
     Raises:
-        BundleError: no such format, or its file cannot be loaded.
+        BundleError: no such format, or its file cannot be loaded, or was not compiled here.
         NotSupportedError: TorchScript where torch is not installed, or a kind of file no runtime here knows.
     """
     name = bundle.policy_file(fmt)
     suffix = name.rpartition(".")[2]
     if suffix == "onnx":
         return OnnxBackend(onnx_session(bundle.read(name), source=str(bundle.path / name)))
+    if suffix == "c":
+        return installed_backend(bundle)
     if suffix not in {"pt", "ts"}:
         raise NotSupportedError(
             f"a policy in the file '{name}'",
-            hint="formats that fly: .onnx, .pt (TorchScript); a native library cannot travel in a bundle yet",
+            hint="formats that fly: .onnx, .pt (TorchScript), .c where it was compiled",
         )
     try:
         import torch

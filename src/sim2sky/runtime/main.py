@@ -106,6 +106,8 @@ def _fly(options: argparse.Namespace, worker: str) -> int:
                 excitation=excitation,
             )
         )
+        if policy.runtime:
+            _say(policy.runtime)
         wait_s = 0.0 if paced else LOCKSTEP_WAIT_S
         recorder = Recorder(options.log, metadata, contract, overwrite=options.overwrite, wait_s=wait_s)
         stack.callback(_close, recorder)

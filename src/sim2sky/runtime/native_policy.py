@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2sky.agent.bundle import Bundle
 from sim2sky.agent.contract import Contract
 from sim2sky.errors import BundleError, ContractError
+from sim2sky.runtime.native_record import folder_of, read_library, read_record
 from sim2sky.runtime.state import PolicyState
 
-__all__ = ["BINDING", "NativeBackend"]
+__all__ = ["BINDING", "HEADER", "NativeBackend", "installed_backend"]
 
+HEADER = "policy.h"
+"""Beside `policy.c` in a bundle with the format `c`."""
 BINDING = """\
 /* What Python needs of a generated policy: buffers at fixed places beside it, a clock on which every call is due. */
 #include <stddef.h>
@@ -33,7 +37,8 @@ typedef struct {
 } sim2sky_native;
 
 const uint32_t sim2sky_native_layout[] = {SIM2SKY_POLICY_N_OBSERVATION, SIM2SKY_POLICY_N_ACTION,
-                                          offsetof(sim2sky_native, action), sizeof(sim2sky_native)};
+                                          offsetof(sim2sky_native, action), sizeof(sim2sky_native),
+                                          SIM2SKY_POLICY_N_GOLDEN};
 const char sim2sky_native_contract[] = SIM2SKY_POLICY_CONTRACT_HASH;
 const char sim2sky_native_network[] = SIM2SKY_POLICY_DIGEST;
 
@@ -75,7 +80,9 @@ class NativeBackend:
     def __init__(self, library: bytes, contract: Contract) -> None:
         self._library = code = _load(library)
         try:
-            n_observation, n_action, offset, size = (ctypes.c_uint32 * 4).in_dll(code, "sim2sky_native_layout")
+            layout = (ctypes.c_uint32 * 5).in_dll(code, "sim2sky_native_layout")
+            n_observation, n_action, offset, size, self.n_vectors = layout
+            """Vectors compiled into the library."""
             made_for = (ctypes.c_char * 64).in_dll(code, "sim2sky_native_contract").value.decode("ascii")
             self.network = (ctypes.c_char * 64).in_dll(code, "sim2sky_native_network").value.decode("ascii")
             """sha256 (hex) of the `network.npz` that the library was generated from."""
@@ -145,6 +152,25 @@ class NativeBackend:
         differing = int(self._test(self._address, ctypes.byref(first)))
         self.reset()
         return differing, int(first.value)
+
+
+def installed_backend(bundle: Bundle) -> NativeBackend:
+    """The policy that was compiled when the release of this bundle was installed here, its own vectors replayed.
+
+    Raises:
+        BundleError: it was not, or what lies there is not what was compiled then or not bit-identical.
+    """
+    folder = folder_of(bundle.path)
+    if folder is None:
+        raise BundleError(
+            f"the C policy of {bundle.path} is not compiled",
+            hint="install the bundle on a target; in a program: sim2sky.deployment.native_build.native_backend",
+        )
+    backend = NativeBackend(read_library(folder, read_record(folder, bundle.digest)), bundle.contract)
+    differing, first = backend.self_test()
+    if differing:
+        raise BundleError(f"the compiled C policy is not bit-identical: {differing} vectors, the first is {first}")
+    return backend
 
 
 def _load(library: bytes) -> ctypes.PyDLL:

@@ -24,6 +24,7 @@ from sim2sky.errors import BundleError, ContractError, NotSupportedError, Sim2Sk
 from sim2sky.runtime.boot import module_command
 from sim2sky.runtime.clock import Clock, RealClock
 from sim2sky.runtime.inference import Observation, preflight
+from sim2sky.runtime.native_record import FORMAT, which_flies
 from sim2sky.runtime.policy_wire import MAX_PACKET, Kind, error_from, pack_values, unpack, values_of
 from sim2sky.runtime.state import PolicyState
 
@@ -54,11 +55,12 @@ class PolicyProcess:
     `ANSWERED`; `LATE`, no answer with this number yet; `DEAD`, there is no process that could answer. While an answer
     is outstanding later calls only look whether it has come, and ask anew when it has. A process that stays late, ends,
     or sends what is no answer is killed and replaced without waiting for the new one; a new one starts with an empty
-    recurrent state. Use it in the thread that made it: the kernel ends the child with that thread.
+    recurrent state. Where the bundle's policy was compiled on this target and is to fly, it does, until a process that
+    runs it is given up. Use it in the thread that made it: the kernel ends the child with that thread.
 
     Args:
         bundle: verified; the child opens it again and compares the digest.
-        fmt: policy format; default the active one.
+        fmt: policy format, and no other; default what the installation chose, else the active one.
         deadline_s: how long a call may wait for the answer, s.
         tolerance: largest error on the golden vectors, checked at every start; infinite checks nothing.
         realtime: the child asks for real-time scheduling, below the flight process's.
@@ -96,8 +98,16 @@ class PolicyProcess:
         self._clock = clock or RealClock()
         self._command = module_command(
             worker, "--parent", str(os.getpid()), "--bundle", str(bundle.path), "--digest", bundle.digest,
-            "--format", fmt or bundle.active, *(["--realtime"] if realtime else []), "--socket",
+            *(["--realtime"] if realtime else []),
         )  # fmt: skip
+        self._format, self._spare = fmt or bundle.active, ""
+        self.runtime = ""
+        """Whether the policy compiled on this target flies and why; empty where the bundle offers none."""
+        if fmt is None and bundle.active == "onnx" and FORMAT in bundle.formats:
+            found = which_flies(bundle.path, bundle.digest)
+            self.runtime = f"{'compiled C' if found['native'] else 'onnxruntime'} flies: {found['why']}"
+            if found["native"]:
+                self._format, self._spare = FORMAT, bundle.active
         self._worker: _Worker | None = None
         self._retired: list[subprocess.Popen[bytes]] = []
         self._sequence = 0
@@ -113,8 +123,14 @@ class PolicyProcess:
         """Why the last process was given up; empty where none was."""
         self.restarts = 0
         """Processes started after the first."""
+        native = self._format
         self._spawn()
-        if (failure := self._await_ready()) is not None:
+        failure = self._await_ready()
+        if failure is not None and self._format != native:
+            self.runtime = f"onnxruntime flies, the compiled C did not start: {failure.message}"
+            self._spawn()
+            failure = self._await_ready()
+        if failure is not None:
             self.close()
             raise failure
 
@@ -253,7 +269,7 @@ class PolicyProcess:
             return
         try:
             process = subprocess.Popen(
-                [*self._command, str(theirs.fileno())],
+                [*self._command, "--format", self._format, "--socket", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},  # a network stepped alone is slower on several threads
@@ -305,13 +321,16 @@ class PolicyProcess:
         return True
 
     def _retire(self, why: str) -> None:
-        """Kill the process without waiting for its end."""
+        """Kill the process without waiting for its end. What replaces one that ran compiled C runs onnxruntime."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.channel.close()
             worker.process.kill()
             self._retired.append(worker.process)
         self.problem = why
+        if self._spare:
+            self._format, self._spare = self._spare, ""
+            self.problem = f"{why}; from then on onnxruntime, not the compiled C"
         self._waiting, self.state = False, PolicyState.DEAD
 
 

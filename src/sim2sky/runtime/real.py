@@ -1,7 +1,7 @@
 """Elementary functions that give the same bits everywhere: the twin of firmware/core/real.c, operation by operation.
 
-Made of +, -, *, / and square roots, each rounded once, so that no C library has a say (ADR 0021). Nothing raises;
-infinite and NaN arguments give NaN where there is no better answer. Standard library only.
+Made of +, -, *, / and square roots, each rounded once, and the exact fmod, so that no C library has a say (ADR 0021).
+Nothing raises; infinite and NaN arguments give NaN where there is no better answer. Standard library only.
 
 Accuracy: 3 units in the last place, tan and asin 4. That of sin, cos and tan holds for |x| < 1e6; next to a zero at a
 multiple of pi / 2 the error is below 1e-27; beyond, the period is the double 2 pi. Minimax polynomials by the Remez
