@@ -152,7 +152,7 @@ def moments(seed: int, n: int, dt_ns: int = 50_000_000) -> Iterator[Moment]:
             wanted = Setpoint(*(float(v) for v in rng.choice([*EXTREMES, 0.1, -3.0], 8)))
         elif kind == "switch" and rng.random() < 0.2:
             yield Moment(rng.choice(["kill", "disarm", "arm", "arm", "reset"]))  # type: ignore[arg-type]
-        if kind != "switch" and i % 1000 == 999:
+        if kind != "switch" and i % 200 == 199:
             yield Moment("disarm")
             yield Moment("arm")
         if kind != "old":
