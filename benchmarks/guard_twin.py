@@ -61,6 +61,7 @@ THEMES = (
     "battery", "no position", "switch", "home",
 )  # fmt: skip
 Rng = np.random.Generator
+Setup = tuple[SafetyLimits, AutopilotGains, Contract]
 
 
 def random_limits(rng: Rng) -> SafetyLimits:
@@ -166,7 +167,7 @@ def random_calls(rng: Rng, limits: SafetyLimits, rate_hz: float, n: int = FLIGHT
     now = begin + np.arange(n, dtype=np.int64) * period
     delay = np.full(n, int(rng.integers(0, 2)) * 10**6, np.int64)
     borders = np.cumsum(rng.integers(10, 90, n // 10))
-    stretches = list(pairwise([0, *borders[borders < n].tolist(), n]))
+    stretches = list(pairwise([0, *borders[borders < n - 10].tolist(), n]))
     for a, b in stretches:
         part, k = slice(a, b), b - a
         theme = str(rng.choice(THEMES))
@@ -234,19 +235,18 @@ class Flown:
 
     seed: int
     flight: int
-    setup: tuple[SafetyLimits, AutopilotGains, Contract]
+    setup: Setup
     config: GuardConfig
     calls: NDArray[Any]
     answers: NDArray[Any]
 
 
-def flown(seed: int, flight: int, steps: int = FLIGHT) -> Flown:
-    """Make up a flight and fly it with the Python guard."""
+def flown(seed: int, flight: int, steps: int = FLIGHT, setup: Setup | None = None) -> Flown:
+    """Make up a flight, with limits, gains and contract of its own if none are given; fly it with the Python guard."""
     rng = np.random.default_rng([seed, flight])
-    limits, contract, gains = random_limits(rng), random_contract(rng), random_gains(rng)
+    limits, gains, contract = setup = setup or (random_limits(rng), random_gains(rng), random_contract(rng))
     monitor = SafetyMonitor.for_contract(limits, Autopilot(gains, 1.0 / contract.rate_hz), contract)
     calls = random_calls(rng, limits, contract.rate_hz, steps)
-    setup = (limits, gains, contract)
     return Flown(seed, flight, setup, guard_config(monitor), calls, python_answers(monitor, calls))
 
 

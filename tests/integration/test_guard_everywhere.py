@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from benchmarks.guard_twin import RECORD, Flown, flown
 from tests.c_support import build_program
+from tests.flight_support import settings
 
 from sim2sky.deployment import firmware_build
 from sim2sky.deployment.guard_table import guard_config_c
 from sim2sky.deployment.stack_usage import worst_case_stack
 from sim2sky.deployment.toolchain import find_compiler, firmware_folder
+from sim2sky.environments.airframes import airframe
+from sim2sky.environments.tasks import make_contract
 from sim2sky.hil.native_guard import GUARD_SOURCES, guard_sources
 from sim2sky.hil.qemu import run_to_exit
+from sim2sky.runtime.limits import SafetyLimits
 from sim2sky.runtime.safety import Mode
 
 TESTS = Path(__file__).resolve().parent.parent / "firmware"
@@ -25,13 +29,20 @@ STEPS = 64 * 320
 SANITIZERS = ("-g", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 
 
+SQUARE = ((300.0, -300.0), (300.0, 300.0), (-300.0, 300.0), (-300.0, -300.0))
+TRIANGLE = ((900.0, 0.0), (-450.0, 600.0), (-450.0, -600.0))
+LIMITS = SafetyLimits(
+    geofence_polygons=(SQUARE, TRIANGLE), return_after_s=1.0, recovery_s=0.3, terminate_after_s=1.0,
+    airspeed_min_mps=12.0, airspeed_max_mps=32.0, sink_max_mps=9.0, battery_min_voltage=10.5,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def flight() -> Flown:
-    """One long flight with two polygons that has seen every mode."""
-    f = flown(7, 49, STEPS)
-    assert f.config.fence.n_polygons == 2 and f.config.fence_enabled
-    steps = f.answers[f.calls["what"] == 0]
-    assert set(steps["mode"].tolist()) == {int(m) for m in Mode}
+    """One long flight with two polygons, which sees every mode."""
+    setup = (LIMITS, airframe("ultrastick25e").gains, make_contract(settings()))
+    f = flown(7, 3, STEPS, setup)
+    assert set(f.answers["mode"][f.calls["what"] == 0].tolist()) == {int(m) for m in Mode}
     return f
 
 

@@ -16,6 +16,7 @@ from tests.c_support import build_shared
 from tests.real_support import bits, pointer
 
 from sim2sky.deployment.toolchain import find_compiler, firmware_folder
+from sim2sky.errors import ToolchainError
 from sim2sky.runtime import real
 
 TESTS = Path(__file__).resolve().parent.parent / "firmware"
@@ -79,7 +80,13 @@ def test_the_arguments_are_of_all_kinds(arguments, python_answers):
     assert min(numbers) > N / 5, numbers  # answers, not one NaN after the other
 
 
-# Not -ffast-math as such: linked with it a library makes the whole process flush denormals to zero.
+@pytest.mark.parametrize("options", [("-ffast-math",), ("-Ofast",)])
+def test_a_compiler_that_is_told_to_take_liberties_is_refused(tmp_path, options):
+    with pytest.raises(ToolchainError, match="must be rounded to double"):
+        build_shared(SOURCES, tmp_path, compiler=find_compiler("host", "gcc"), options=options)
+
+
+# Short of -ffast-math, linked with which a library makes the whole process flush denormals to zero.
 FAST_MATH = (
     "-fno-math-errno", "-ffinite-math-only", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros",
     "-fno-trapping-math",

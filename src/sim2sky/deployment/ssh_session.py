@@ -60,9 +60,10 @@ def _loop() -> asyncio.AbstractEventLoop:
     thread.start()
 
     def end() -> None:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(2.0)
-        loop.close()
+        with contextlib.suppress(KeyboardInterrupt):  # the process ends already
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(2.0)
+            loop.close()
 
     atexit.register(end)
     return loop

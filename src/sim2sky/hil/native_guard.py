@@ -81,7 +81,8 @@ class NativeGuard:
 class NativeMonitor(SafetyMonitor):
     """Flies the C guard. Limits, constants, the trip log and the questions before engagement are those of Python.
 
-    The fallback law must be an `Autopilot`: its gains go to the C, and nothing else of it is used.
+    The fallback law must be an `Autopilot`: its gains go to the C, and nothing else of it is used. Times must fit an
+    int64.
 
     Raises:
         ToolchainError: the C guard cannot be compiled here.
