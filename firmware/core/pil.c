@@ -78,6 +78,11 @@ static void self_test(s2s_pil *p, writer *w)
     put_u32(w, first);
 }
 
+__attribute__((weak)) uint64_t s2s_pil_instructions(void)
+{
+    return 0;
+}
+
 static uint64_t since(const s2s_pil *p, uint64_t start)
 {
     return s2s_pil_instructions() - start - p->call_instructions;

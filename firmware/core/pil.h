@@ -34,7 +34,7 @@ typedef struct {
     bool ended;       /* Q has come */
 } s2s_pil;
 
-/* Instructions executed so far. The port defines it, and returns 0 where nobody counts them. */
+/* Instructions executed so far: 0, unless a port that counts them defines it. */
 uint64_t s2s_pil_instructions(void);
 
 void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config);

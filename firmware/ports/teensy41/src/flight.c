@@ -4,11 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-uint64_t s2s_pil_instructions(void)
-{
-    return 0; /* not counted */
-}
-
 void flight_init(flight *f, const s2s_agent_config *config)
 {
     uint32_t first;
