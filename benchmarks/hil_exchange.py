@@ -26,7 +26,7 @@ from sim2sky.config import EnvironmentSettings
 from sim2sky.deployment.linux_agent import build_linux_agent
 from sim2sky.environments.episode import fly_episode
 from sim2sky.environments.vehicle import SimVehicle
-from sim2sky.hil.hil_test import compare_with_simulation, run_hil
+from sim2sky.hil.hil_test import HilResult, compare_with_simulation, run_hil
 from sim2sky.runtime.assembly import make_agent
 
 
@@ -80,14 +80,17 @@ def main() -> int:
     sim_s = time.perf_counter() - begun
     rows: dict[str, dict[str, object]] = {}
     python = [sys.executable, "-m", "sim2sky.runtime.main", "--bundle", str(options.bundle)]
-    for name in ("Python, udp", "Python, tcp", "without Python, udp", "without Python, tcp"):
-        with tempfile.TemporaryDirectory() as folder:
-            compiled = name.startswith("without")  # it writes no log
-            command = [str(build_linux_agent(bundle, Path(folder) / "sim2sky-agent"))] if compiled else python
-            logs: dict[str, Path] = {} if compiled else {"log_dir": Path(folder)}
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = [str(build_linux_agent(bundle, Path(folder) / "sim2sky-agent"))]
+        results: dict[str, tuple[HilResult, float]] = {}
+        for link in ("udp", "tcp"):
             begun = time.perf_counter()
-            result = run_hil(command, settings, seeds, link=name[-3:], **logs)  # type: ignore[arg-type]
-            took = time.perf_counter() - begun
+            result = run_hil(python, settings, seeds, link=link, log_dir=Path(folder))
+            results[f"Python, {link}"] = result, time.perf_counter() - begun
+            begun = time.perf_counter()
+            result = run_hil(compiled, settings, seeds, link=link)  # it writes no log
+            results[f"without Python, {link}"] = result, time.perf_counter() - begun
+    for name, (result, took) in results.items():
         agreement = compare_with_simulation(result.outcomes, simulated)
         rows[name] = {
             "exchange_us": result.exchange_us,

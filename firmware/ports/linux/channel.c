@@ -58,7 +58,7 @@ static int ready(int fd, short events, int64_t timeout_ns)
     return ppoll(&f, 1, &t, NULL);
 }
 
-/* Sockets ------------------------------------------------------------------------------------------------------------ */
+/* Sockets */
 
 typedef struct {
     union {
@@ -137,7 +137,7 @@ static int open_tcp(channel *c, const endpoint *e, double timeout_s, problem *p)
     }
 }
 
-/* Serial ports ------------------------------------------------------------------------------------------------------- */
+/* Serial ports */
 
 static const struct {
     unsigned long baud;
@@ -184,7 +184,8 @@ static int open_serial(channel *c, const char *device, unsigned long baud, probl
     }
     if (fstat(c->fd, &s) == 0 && S_ISCHR(s.st_mode)) {
         if (flock(c->fd, LOCK_EX | LOCK_NB) != 0) {
-            return problem_set(p, EXIT_FAIL, "end it; fuser names it", "serial port %s: another program has it", device);
+            return problem_set(p, EXIT_FAIL, "end it; fuser names it", "serial port %s: another program has it",
+                               device);
         }
         if (make_raw(c->fd, SPEEDS[i].code)) {
             return EXIT_PASS;
@@ -192,8 +193,6 @@ static int open_serial(channel *c, const char *device, unsigned long baud, probl
     }
     return problem_set(p, EXIT_FAIL, "plug it in, and see: ls /dev/serial/by-id", "%s is not a serial port", device);
 }
-
-/* ------------------------------------------------------------------------------------------------------------------- */
 
 /* Splits KIND:HOST:PORT; false where it is none. */
 static bool split(const char *address, char *kind, char *host, size_t size, unsigned long *number)

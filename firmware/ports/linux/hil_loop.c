@@ -32,7 +32,7 @@ void hil_init(hil_loop *l, s2s_agent *agent, channel *link, bool realtime, doubl
     s2s_mav_reader_init(&l->reader);
 }
 
-/* Sending ------------------------------------------------------------------------------------------------------------ */
+/* Sending */
 
 static void flush(hil_loop *l)
 {
@@ -69,7 +69,7 @@ static void announce(hil_loop *l, int64_t now)
     flush(l);
 }
 
-/* Ticks -------------------------------------------------------------------------------------------------------------- */
+/* Ticks */
 
 static void tick(hil_loop *l, const s2s_sample *sample, int64_t now, int64_t received)
 {
@@ -162,7 +162,7 @@ static void take_timesync(hil_loop *l, const s2s_mav_message *m, int64_t now)
     }
 }
 
-/* Commands ----------------------------------------------------------------------------------------------------------- */
+/* Commands */
 
 static void acknowledge(hil_loop *l, const s2s_mav_message *m, uint8_t result)
 {
@@ -250,8 +250,6 @@ static void handle(hil_loop *l, const s2s_mav_message *m)
         take_time(l, m, now);
     }
 }
-
-/* -------------------------------------------------------------------------------------------------------------------- */
 
 static int64_t patience(const hil_loop *l, int64_t now)
 {

@@ -16,7 +16,8 @@ bool hil_wanted(uint32_t id); /* whether an agent reads it */
 
 /* The state in a HIL_STATE_QUATERNION; `time_ns` is its time on our clock. */
 void hil_sample(const s2s_mav_message *m, int64_t time_ns, const s2s_geodetic *home, s2s_sample *out);
-/* Sets what a COMMAND_LONG or SET_ATTITUDE_TARGET sets; false, and nothing changes, where that is nothing, or not finite. */
+/* Sets what a COMMAND_LONG or SET_ATTITUDE_TARGET sets; false, and nothing changes, where that is nothing or not
+ * finite. */
 bool hil_setpoint(const s2s_mav_message *m, s2s_setpoint *setpoint);
 
 double hil_parameter(const s2s_mav_message *m, int number); /* of a COMMAND_LONG; 1..7 */

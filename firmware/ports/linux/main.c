@@ -115,8 +115,9 @@ static int test_policy(sim2sky_policy *policy, problem *p)
     if (different == 0) {
         return EXIT_PASS;
     }
-    return problem_set(p, EXIT_FAIL, "this program must not fly; build it again, for this machine",
-                       "the policy answers %lu of %lu golden vectors differently on this machine, the first is number %lu",
+    return problem_set(p, EXIT_FAIL, "do not fly; build the program again, for this machine",
+                       "the policy answers %lu of %lu golden vectors differently on this machine, the first is row %lu "
+                       "of the bundle's golden.npz",
                        (unsigned long)different, (unsigned long)SIM2SKY_POLICY_N_GOLDEN, (unsigned long)first);
 }
 

@@ -109,8 +109,8 @@ def _horner(x: Any, coefficients: tuple[np.float32, ...]) -> F32:
 
 def _clamp(x: F32, low: np.float32 | F32, high: np.float32 | F32) -> F32:
     """A NaN stays one."""
-    x = np.where(x < low, low, x)
-    return np.where(x > high, high, x)
+    x = np.where(x <= low, low + _ZERO, x)
+    return np.where(x > high, high + _ZERO, x)
 
 
 def _reduced(x: F32) -> tuple[F32, F32]:
@@ -180,7 +180,7 @@ def activate(layer: Activation, x: F32) -> F32:
         case "tanh":
             return tanh(x)
         case "relu":
-            return np.where(x < 0, _ZERO, x)
+            return np.where(x <= 0, _ZERO, x)
         case "elu":
             return np.where(x > 0, x, alpha * _expm1(np.where(x > 0, _ZERO, x)))
         case "leaky_relu":

@@ -19,10 +19,11 @@ def hex_float(value: float | np.floating) -> str:
 
 
 _CLAMP = """
-/* A NaN stays one. */
+/* A NaN stays one. At the lower limit the limit, at the upper x: so -0 and +0 come out as from the instruction that
+ * clang takes for a limit of zero on aarch64, whatever C says of their signs. No limit is -0. */
 static inline float clamp(float x, float low, float high)
 {
-    x = x < low ? low : x;
+    x = x <= low ? low : x;
     return x > high ? high : x;
 }
 """

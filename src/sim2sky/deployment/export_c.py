@@ -240,7 +240,9 @@ class _Writer:
                 return self._activation(layer, x)
             case Clip():
                 self._expect(len(layer.low), width)
-                low, high = (self._floats(n, v, finite=False) for n, v in (("low", layer.low), ("high", layer.high)))
+                low, high = (
+                    self._floats(n, v, finite=False) for n, v in (("low", layer.low + 0.0), ("high", layer.high + 0.0))
+                )  # -0 to +0
                 self.kernels.add("clamp")
                 return f"clamp({x}, {low}[i], {high}[i])"
             case Threshold():
@@ -253,12 +255,12 @@ class _Writer:
             case "identity":
                 return x
             case "relu":
-                return f"{x} < 0.0f ? 0.0f : {x}"
+                return f"{x} <= 0.0f ? 0.0f : {x}"
             case "leaky_relu":
                 return f"{x} > 0.0f ? {x} : {hex_float(layer.alpha)} * {x}"
             case "hardtanh":
                 self.kernels.add("clamp")
-                return f"clamp({x}, {hex_float(layer.low)}, {hex_float(layer.high)})"
+                return f"clamp({x}, {hex_float(layer.low + 0.0)}, {hex_float(layer.high + 0.0)})"  # -0 to +0
             case "elu":
                 self.kernels.add("elu")
                 return f"elu_of({x}, {hex_float(layer.alpha)})"
