@@ -198,11 +198,10 @@ void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config, uint64_t (*instruc
     }
 }
 
-size_t s2s_pil_take(s2s_pil *p, const uint8_t **data, size_t *n, uint8_t *out)
+size_t s2s_pil_answer(s2s_pil *p, int size, uint8_t *out)
 {
     uint8_t payload[S2S_FRAME_MAX_PAYLOAD];
     writer w = {payload};
-    const int size = s2s_frame_read(&p->reader, data, n, p->question);
 
     if (size < 0) {
         if (p->reader.damaged == p->damaged) {
@@ -218,4 +217,9 @@ size_t s2s_pil_take(s2s_pil *p, const uint8_t **data, size_t *n, uint8_t *out)
     }
     p->damaged = p->reader.damaged;
     return s2s_frame_encode(payload, (size_t)(w.at - payload), out);
+}
+
+size_t s2s_pil_take(s2s_pil *p, const uint8_t **data, size_t *n, uint8_t *out)
+{
+    return s2s_pil_answer(p, s2s_frame_read(&p->reader, data, n, p->question), out);
 }

@@ -39,5 +39,8 @@ void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config, uint64_t (*instruc
 /* Takes bytes from *data (advancing it, lowering *n) up to the next question and writes the answer's frame; its length, 0
  * where the question is not complete yet. `out` has room for S2S_PIL_MAX_FRAME bytes. */
 size_t s2s_pil_take(s2s_pil *p, const uint8_t **data, size_t *n, uint8_t *out);
+/* For whoever reads the frames: the answer to what `s2s_frame_read` made of `p->reader` into `p->question` (its return
+ * value is `size`). */
+size_t s2s_pil_answer(s2s_pil *p, int size, uint8_t *out);
 
 #endif
