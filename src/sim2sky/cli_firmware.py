@@ -18,8 +18,12 @@ def firmware(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="what to write")],
     port: Annotated[
-        Literal["linux", "teensy41"],
-        Parameter(help="linux: a program without Python; teensy41: a PlatformIO project to build and flash yourself"),
+        Literal["linux", "teensy41", "mps2_an500", "sources"],
+        Parameter(
+            help="linux: a program without Python; teensy41: a PlatformIO project to build and flash yourself; "
+            "mps2_an500: the sources of the emulated Cortex-M7; "
+            "sources: the C files alone, for a project of your own"
+        ),
     ] = "linux",
     machine: Annotated[
         Literal["host", "aarch64"] | None,
@@ -42,9 +46,9 @@ def firmware(
         print(f"{made} ({made.stat().st_size / 1e6:.1f} MB) flies HIL runs: {made.name} --link udp:HOST:PORT")
         return EXIT_PASS
     if machine is not None:
-        raise ConfigError(f"--machine does not go with --port {port}", hint="the board is the machine")
+        raise ConfigError(f"--machine does not go with --port {port}", hint="whoever compiles it chooses the machine")
     from sim2sky.deployment.firmware_config import write_firmware_sources
 
-    sources = write_firmware_sources(open_bundle(bundle), output, port)
-    print(f"{output}: a project of its own with {len(sources)} C files of ours")
+    sources = write_firmware_sources(open_bundle(bundle), output, "" if port == "sources" else port)
+    print(f"{output}: complete in itself, {len(sources)} C files in {sources[0].parent.name}/")
     return EXIT_PASS

@@ -337,7 +337,7 @@ def test_a_normaliser_that_the_run_names_but_nobody_supplies(plan: DeployPlan, t
         deploy(replace(plan, model_path=agent))
 
 
-def test_microcontrollers_come_later(plan: DeployPlan) -> None:
+def test_a_microcontroller_wants_a_target_of_its_own(plan: DeployPlan) -> None:
     target = plan.settings.target.model_copy(update={"platform": "teensy"})
     with pytest.raises(NotSupportedError, match="teensy"):
         deploy(replace(plan, settings=plan.settings.model_copy(update={"target": target})))

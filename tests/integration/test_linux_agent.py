@@ -384,4 +384,4 @@ def test_the_command_builds_it(bundle: Bundle, tmp_path: Path, capsys: pytest.Ca
     assert "--machine does not go with --port teensy41" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
     assert run(["firmware", str(bundle.path), "-o", str(tmp_path / "project"), "--port", "teensy41"]) == 0
-    assert (tmp_path / "project/platformio.ini").is_file() and "a project of its own" in capsys.readouterr().out
+    assert (tmp_path / "project/platformio.ini").is_file() and "complete in itself" in capsys.readouterr().out
