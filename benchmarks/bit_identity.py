@@ -22,19 +22,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import numpy as np
-from benchmarks.machine import describe_machine
+from machine import describe_machine
 from tests.c_policy_support import contract_of, own_golden
 from tests.export_support import ACTIVATIONS, dict_policy, policy
 
 from sim2sky.agent.contract import Contract
 from sim2sky.agent.golden import GoldenVectors, make_golden
-from sim2sky.agent.layers import Activation, InputHead, Network, Normalise, OneHot
+from sim2sky.agent.layers import Activation, Clip, InputHead, Network, Normalise, OneHot
 from sim2sky.agent.sb3 import load
 from sim2sky.deployment.c_arithmetic import CPolicy
 from sim2sky.deployment.export_c import c_sources
 from sim2sky.deployment.firmware_build import build_program
-from sim2sky.deployment.toolchain import Compiler, compile_c, find_compiler
+from sim2sky.deployment.toolchain import compile_c, find_compiler
 from sim2sky.hil.qemu import run_to_exit
 
 HERE = Path(__file__).resolve().parent
@@ -50,6 +52,13 @@ CORNERS = np.array(
     ],
     np.uint32,
 )  # fmt: skip
+CLANG_TARGETS = {
+    "aarch64": ("--target=aarch64-linux-gnu", "-march=armv8-a"),
+    "cortex-m7": (
+        *("--target=thumbv7em-none-eabihf", "-march=armv7e-m", "-mcpu=cortex-m7", "-mfpu=fpv5-d16", "-mfloat-abi=hard"),
+        *("-isystem", "/usr/include/newlib"),  # where Debian has it
+    ),
+}
 Weights = Literal["float32", "int8"]
 
 
@@ -77,6 +86,13 @@ def _bare(activation: str) -> Network:
     return Network((InputHead("observation", 6),), (layer,))
 
 
+def _limits() -> Network:
+    """Limits of zero, where the sign of an answer that is zero could be anyone's choice."""
+    low = np.array([0.0, -1.0, -0.0, -1.0, 0.0, -np.inf], np.float32)
+    high = np.array([1.0, 0.0, 1.0, -0.0, 0.0, np.inf], np.float32)
+    return Network((InputHead("observation", 6),), (Clip(low, high),))
+
+
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "12-64-64-4 tanh": lambda: _made(policy()),
     "20-256-256-4 relu": lambda: _made(policy(1, (20, 256, 256), "relu")),
@@ -90,6 +106,8 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {
         f"end: {end}": lambda end=end: _made(policy(4, (7, 20, 13), "tanh", end))
         for end in ("clip", "squash", "argmax", "multi_discrete", "threshold", "quantile")
     },
+    "limits of zero": lambda: _made(_limits()),
+    "hardtanh from zero": lambda: _made(Network(_limits().inputs, (Activation("hardtanh", low=0.0, high=1.0),))),
     **{f"bare {name}": lambda name=name: _made(_bare(name)) for name in ACTIVATIONS},
 }
 
@@ -192,24 +210,32 @@ class Build:
     def output(self, folder: Path) -> str:
         """What the program prints."""
         name = str(self).replace(" ", "_").replace("/", "_").replace("=", "_").replace(",", "_")
-        if self.machine == "cortex-m7":
-            elf = build_program(
-                PROGRAM, [folder / "policy.c"], folder / f"{name}.elf", include=[folder], optimise=self.optimise
-            )
-            return run_to_exit(elf, timeout_s=600.0).stdout
-        found: Compiler = find_compiler(self.machine, self.kind)
-        options = [*([f"-march={self.march}"] if self.march else []), "-Werror"]
+        crossed = self.machine != "host" and self.kind == "clang"  # clang compiles, the cross gcc links
+        linker = find_compiler(self.machine, "gcc" if crossed else self.kind)
+        march = [f"-march={self.march}"] if self.march else []
+        policy = compile_c(
+            find_compiler("host", "clang") if crossed else linker,
+            [folder / "policy.c"],
+            folder / f"{name}.policy.o",
+            product="object",
+            optimise=self.optimise,
+            include=[folder],
+            options=[*(CLANG_TARGETS[self.machine] if crossed else march), *self.options, "-Werror"],
+        )
         # The questions are always asked strictly: what is compared are answers to the same questions.
-        objects = [
-            compile_c(
-                found, [source], folder / f"{name}_{source.stem}.o", product="object", optimise=self.optimise,
-                include=[folder, HERE / "c" / "host"], options=[*options, *extra],
-            )
-            for source, extra in ((PROGRAM, ()), (folder / "policy.c", self.options))
-        ]  # fmt: skip
+        if self.machine == "cortex-m7":
+            elf = build_program(PROGRAM, [policy], folder / f"{name}.elf", include=[folder], optimise=self.optimise)
+            return run_to_exit(elf, timeout_s=600.0).stdout
         static = ["-static"] if self.machine == "aarch64" else []
-        sanitised = [o for o in self.options if o.startswith("-fsanitize")]
-        out = compile_c(found, objects, folder / name, product="program", options=[*static, *sanitised])
+        out = compile_c(
+            linker,
+            [PROGRAM, policy],
+            folder / name,
+            product="program",
+            include=[folder, HERE / "c" / "host"],
+            optimise=self.optimise,
+            options=[*static, *march, *(o for o in self.options if o.startswith("-fsanitize")), "-Werror"],
+        )
         emulator = ["qemu-aarch64"] if self.machine == "aarch64" and platform.machine() != "aarch64" else []
         done = subprocess.run([*emulator, out], capture_output=True, text=True, check=False, timeout=600)
         if done.returncode != 0 or done.stderr:
@@ -224,8 +250,9 @@ def builds() -> Iterator[Build]:
         for march in marches:
             for kind in ("gcc", "clang"):
                 yield Build("host", kind, optimise, march)  # type: ignore[arg-type]
-        yield Build("aarch64", "gcc", optimise)
-        yield Build("cortex-m7", "gcc", optimise)
+        for kind in ("gcc", "clang"):
+            yield Build("aarch64", kind, optimise)  # type: ignore[arg-type]
+            yield Build("cortex-m7", kind, optimise)  # type: ignore[arg-type]
 
 
 def compare(output: str, expected: list[str]) -> str:
@@ -284,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(result, indent=2))
     else:
-        tools = sorted({str(find_compiler(b.machine, b.kind)) for b in every})
+        tools = sorted({str(find_compiler(b.machine if b.kind == "gcc" else "host", b.kind)) for b in every})
         print(f"\n{args.rows} questions each; {describe_machine('numpy')}; {', '.join(tools)}")
     return int(any(what for by_build in result.values() for what in by_build.values()))
 

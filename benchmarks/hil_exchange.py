@@ -1,4 +1,5 @@
-"""Lockstep HIL exchanges over UDP and TCP: latency, and how closely the outcomes equal pure simulation.
+"""Lockstep HIL exchanges over UDP and TCP, with the Python agent and the one without Python: latency, and how closely
+the outcomes equal pure simulation.
 
     python benchmarks/hil_exchange.py BUNDLE [--episodes 20] [--json]
 
@@ -22,9 +23,10 @@ from machine import describe_machine
 
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.config import EnvironmentSettings
+from sim2sky.deployment.linux_agent import build_linux_agent
 from sim2sky.environments.episode import fly_episode
 from sim2sky.environments.vehicle import SimVehicle
-from sim2sky.hil.hil_test import compare_with_simulation, run_hil
+from sim2sky.hil.hil_test import HilResult, compare_with_simulation, run_hil
 from sim2sky.runtime.assembly import make_agent
 
 
@@ -77,14 +79,20 @@ def main() -> int:
         simulated.append(fly_episode(vehicle, lambda s, t, now: agent.tick(s, t, now).command, seed))
     sim_s = time.perf_counter() - begun
     rows: dict[str, dict[str, object]] = {}
-    command = [sys.executable, "-m", "sim2sky.runtime.main", "--bundle", str(options.bundle)]
-    for link in ("udp", "tcp"):
-        with tempfile.TemporaryDirectory() as folder:
+    python = [sys.executable, "-m", "sim2sky.runtime.main", "--bundle", str(options.bundle)]
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = [str(build_linux_agent(bundle, Path(folder) / "sim2sky-agent"))]
+        results: dict[str, tuple[HilResult, float]] = {}
+        for link in ("udp", "tcp"):
             begun = time.perf_counter()
-            result = run_hil(command, settings, seeds, link=link, log_dir=Path(folder))  # type: ignore[arg-type]
-            took = time.perf_counter() - begun
+            result = run_hil(python, settings, seeds, link=link, log_dir=Path(folder))
+            results[f"Python, {link}"] = result, time.perf_counter() - begun
+            begun = time.perf_counter()
+            result = run_hil(compiled, settings, seeds, link=link)  # it writes no log
+            results[f"without Python, {link}"] = result, time.perf_counter() - begun
+    for name, (result, took) in results.items():
         agreement = compare_with_simulation(result.outcomes, simulated)
-        rows[link] = {
+        rows[name] = {
             "exchange_us": result.exchange_us,
             "round_trip_us": result.round_trip_us,
             "seconds": took,
@@ -92,6 +100,7 @@ def main() -> int:
             "success": sum(o.success for o in result.outcomes),
             "same_success": agreement.same_success,
             "same_termination": agreement.same_termination,
+            "same_duration": agreement.same_duration,
             "tracking_rmse_difference": agreement.tracking_rmse_difference,
             "action_rate_difference": agreement.action_rate_difference,
         }
@@ -112,7 +121,8 @@ def main() -> int:
         )
         print(
             f"     outcomes equal to simulation: {row['same_success']}/{len(seeds)} success, "
-            f"{row['same_termination']}/{len(seeds)} termination; largest differences {row['tracking_rmse_difference']}"
+            f"{row['same_termination']}/{len(seeds)} termination, {row['same_duration']}/{len(seeds)} duration; "
+            f"largest differences {row['tracking_rmse_difference']}"
         )
     return 0
 

@@ -1,6 +1,6 @@
 """How long one action takes: Stable-Baselines3, TorchScript, onnxruntime, emlearn, and our generated C.
 
-    PYTHONPATH=src:. python benchmarks/policy_latency.py [--rounds 60] [--calls 50] [--no-chip] [--json]
+    PYTHONPATH=src python benchmarks/policy_latency.py [--rounds 60] [--calls 50] [--no-chip] [--json]
 
 Two networks with random weights, a normaliser in front and a clip behind; every runtime answers the same raw
 observation, batch 1, one thread, in interleaved rounds whose order rotates. Ratios are to Stable-Baselines3's
@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import gymnasium as gym
 import numpy as np
 import onnxruntime as ort
 import stable_baselines3 as sb3
 import torch
-from benchmarks.c_rivals import IN_A_ROW, CRivals, emlearn_net
-from benchmarks.machine import describe_machine
+from c_rivals import IN_A_ROW, CRivals, emlearn_net
+from machine import describe_machine
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sim2sky.agent.golden import make_golden

@@ -99,11 +99,17 @@ def golden_of(network: Network, contract: Contract, n: int = 64) -> GoldenVector
 
 
 def bundle_of(
-    out: Path, kind: str, env: EnvironmentSettings | None = None, limits: SafetyLimits = LIMITS, seed: int = 0
+    out: Path,
+    kind: str,
+    env: EnvironmentSettings | None = None,
+    *,
+    limits: SafetyLimits = LIMITS,
+    seed: int = 0,
+    contract: Contract | None = None,
 ) -> Bundle:
-    """A bundle around `network_of`."""
+    """A bundle around `network_of`; `contract` in the place of that of `env`."""
     env = env or EnvironmentSettings()
-    contract = make_contract(env)
+    contract = contract or make_contract(env)
     network = network_of(contract, kind, seed)
     files = {
         "network.npz": network_to_bytes(network),

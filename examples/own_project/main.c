@@ -1,6 +1,6 @@
 /* The agent in a project of one's own: replay the golden vectors, then fly three control periods of a level flight.
  *
- *     sim2sky firmware BUNDLE -o project
+ *     sim2sky firmware BUNDLE -o project --port sources
  *     cd project/sim2sky && cc -std=c99 -O3 -ffp-contract=off -I. ../../main.c *.c -lm -o ../agent */
 #include <math.h>
 #include <stdio.h>

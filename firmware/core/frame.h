@@ -19,8 +19,8 @@ typedef struct {
 } s2s_frame_reader;
 
 void s2s_frame_reader_init(s2s_frame_reader *r);
-/* Takes bytes from *data (advancing it, lowering *n) until one payload is complete; its length, or -1 where none is yet:
- * then all bytes are taken. Call it until it says -1: a payload may be followed by another without a new byte.
+/* Takes bytes from *data (advancing it, lowering *n) until one payload is complete; its length, or -1 where none is
+ * yet: then all bytes are taken. Call it until it says -1: a payload may be followed by another without a new byte.
  * The payload lies in `payload` (at least 255 bytes). */
 int s2s_frame_read(s2s_frame_reader *r, const uint8_t **data, size_t *n, uint8_t *payload);
 

@@ -13,7 +13,7 @@ typedef struct {
 } s2s_sender_clock;
 
 void s2s_sender_clock_init(s2s_sender_clock *c);
-/* Take note of a stamped message; false where it is older than the newest, unless by so much that the sender restarted. */
+/* Take note of a stamped message; false where it is older than the newest, but not by so much that it restarted. */
 bool s2s_sender_clock_receipt(s2s_sender_clock *c, int64_t stamp_ns, int64_t now_ns);
 /* Take note of an answered TIMESYNC: asked at `sent_ns`, answered at `stamp_ns` of the sender's clock. */
 void s2s_sender_clock_timesync(s2s_sender_clock *c, int64_t sent_ns, int64_t stamp_ns, int64_t now_ns);

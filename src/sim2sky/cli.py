@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import Parameter
 
 import sim2sky
-from sim2sky import cli_export, cli_identify, cli_keys, cli_retrain, cli_target, cli_virtual
+from sim2sky import cli_export, cli_firmware, cli_identify, cli_keys, cli_retrain, cli_target, cli_virtual
 from sim2sky.cli_log import log_app
 from sim2sky.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, Sim2SkyError
 
@@ -45,6 +45,7 @@ app.command(cli_identify.excite)
 app.command(cli_virtual.app)
 app.command(cli_virtual.simulate)
 app.command(cli_retrain.retrain)
+app.command(cli_firmware.firmware)
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="print the verdict as JSON")]
 Config = Annotated[Path | None, Parameter(help="YAML file; the shipped one by default")]
@@ -165,7 +166,7 @@ def deploy(
     model
         The .zip that model.save(...) wrote.
     target
-        local:FOLDER or ssh://user@host[:port]/path; OUTPUT/target by default.
+        local:FOLDER, ssh://user@host[:port]/path or mcu:emulated; OUTPUT/target by default.
     """
     from sim2sky.cli_commands import run_deploy
 

@@ -12,19 +12,18 @@ import pytest
 from numpy.typing import NDArray
 from tests.agent_support import LIMITS, Moment, bundle_of, differs, moments, step
 from tests.flight_support import sample
+from tests.twin_agent import ArithmeticBackend
 
 from sim2sky.agent.bundle import Bundle
-from sim2sky.agent.layers import Network
 from sim2sky.config import EnvironmentSettings
 from sim2sky.deployment.bundling import export_bundle
-from sim2sky.deployment.c_arithmetic import CPolicy
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.hil.native_agent import NativeAgent
 from sim2sky.runtime.assembly import make_agent, make_monitor
 from sim2sky.runtime.flight_agent import FlightAgent, Tick
 from sim2sky.runtime.safety import Mode, Trip
-from sim2sky.runtime.state import PolicyState, Sample, Setpoint
+from sim2sky.runtime.state import Sample, Setpoint
 from sim2sky.validation.flight import environment_for, safety_of
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
@@ -38,21 +37,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-class Twin:
-    """The numpy twin of the C policy as a backend."""
+class Twin(ArithmeticBackend):
+    """Counts how often it is asked."""
 
-    state = PolicyState.ANSWERED
-
-    def __init__(self, network: Network) -> None:
-        self._policy = CPolicy(network)
-        self.asked = 0
+    asked = 0
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
         self.asked += 1
-        return self._policy(observation)
-
-    def reset(self) -> None:
-        self._policy.reset()
+        return super().__call__(observation)
 
 
 def twin_of(bundle: Bundle) -> tuple[FlightAgent, Twin]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.c_support import build_program, build_shared
 
-from sim2sky.deployment.toolchain import firmware_folder
+from sim2sky.deployment.toolchain import compile_c, find_compiler, firmware_folder
 from sim2sky.runtime.link import Address, MavlinkLink, mavlink
 from sim2sky.runtime.teensy import FrameReader, encode_frame
 
@@ -317,21 +317,25 @@ def test_a_wrong_checksum_and_a_truncated_frame_lose_themselves_only(library: ct
         assert len(got) >= 5 and {m[0] for m in got} == {PLACES["TIMESYNC"]} and reader.counts[1] > 0
 
 
-def test_under_sanitizers_any_bytes_are_read_and_counted_alike(tmp_path: Path) -> None:
+def fuzz_program(folder: Path, where: str) -> list[str]:
+    """The command that runs tests/c/link_fuzz.c."""
     core = firmware_folder() / "core"
-    program = build_program(
-        [ROOT / "tests/c/link_fuzz.c", core / "frame.c", core / "mavlink.c"],
-        tmp_path,
-        optimise="-O1",
-        options=["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"],
-    )
+    sources = [ROOT / "tests/c/link_fuzz.c", core / "frame.c", core / "mavlink.c"]
+    if where == "aarch64":
+        return ["qemu-aarch64", str(build_program(sources, folder, compiler=find_compiler("aarch64")))]
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
+    return [str(build_program(sources, folder, compiler=find_compiler("host", "gcc"), optimise="-O1", options=checks))]
+
+
+@pytest.mark.parametrize("where", ["sanitizers", "aarch64"])
+def test_any_bytes_are_read_and_counted_alike(tmp_path: Path, where: str) -> None:
     rng = random.Random(17)
     chunks = [rng.randbytes(rng.randrange(700)) for _ in range(300)]
     chunks += [random_frame(rng) + encode_frame(rng.randbytes(rng.randrange(256))) for _ in range(600)]
     chunks += [bytes(rng.choices([0xFD, 0xFE, 0xAA, 0x55, 0, 1, 9], k=rng.randrange(700))) for _ in range(300)]
     rng.shuffle(chunks)
     given = b"".join(struct.pack("<H", len(chunk)) + chunk for chunk in chunks)
-    done = subprocess.run([str(program)], input=given, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(fuzz_program(tmp_path, where), input=given, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     frames, stream, datagrams = FrameReader(), PythonReader(whole=False), PythonReader(whole=True)
     for chunk in chunks:
@@ -342,3 +346,11 @@ def test_under_sanitizers_any_bytes_are_read_and_counted_alike(tmp_path: Path) -
     expected = [(frames.frames, frames.damaged), stream.counts, datagrams.counts]
     assert [tuple(map(int, line.split())) for line in done.stdout.splitlines()] == expected
     assert frames.frames > 300 and datagrams.counts[0] > 200
+
+
+@pytest.mark.parametrize("name", ["frame", "mavlink", "geodetic", "sender_clock", "teensy_state"])
+def test_it_compiles_for_every_target_without_a_warning(tmp_path: Path, name: str) -> None:
+    core = firmware_folder() / "core"
+    for compiler in (find_compiler("host", "clang"), find_compiler("aarch64"), find_compiler("cortex-m7")):
+        out = tmp_path / f"{compiler.machine}.o"
+        compile_c(compiler, [core / f"{name}.c"], out, product="object", options=["-Werror"])

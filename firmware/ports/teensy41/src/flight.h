@@ -1,14 +1,15 @@
-/* What the Teensy does, without the Teensy: frames in, frames and servo pulses out, a tick per control period. No clock,
- * no I/O.
+/* What the Teensy does, without the Teensy: frames in, frames and servo pulses out, a tick per control period. No
+ * clock, no I/O.
  *
- * What comes first decides until the power is switched off: a plain state estimate begins a flight, in which the agent
- * commands at its own rate and the guard judges how old the state is; a step of a processor-in-the-loop test begins a
- * bench test, in which nothing moves. Before that, and on the bench, surfaces are neutral and the throttle is closed. */
+ * What comes first decides until the power is switched off. A plain state estimate begins a flight: the agent ticks at
+ * its own rate, the guard judges how old the state is. It begins disarmed, surfaces neutral and throttle closed, until
+ * the question `A` arms it; `K` kills, `D` disarms, all else is ignored. A step of a processor-in-the-loop test begins a
+ * bench test, in which nothing moves. Nor does anything before. */
 #ifndef SIM2SKY_FLIGHT_H
 #define SIM2SKY_FLIGHT_H
 
 #include "pil.h"
-#include "plain_state.h"
+#include "teensy_state.h"
 
 enum { FLIGHT_MAX_FRAME = S2S_PIL_MAX_FRAME };
 
@@ -20,13 +21,12 @@ typedef enum {
 } flight_phase;
 
 typedef struct {
-    s2s_pil pil; /* with the agent */
-    s2s_frame_reader reader;
-    plain_state state;
+    s2s_pil pil; /* with the agent, and what reads the frames */
+    s2s_teensy state;
     flight_phase phase;
     bool suffices; /* the plain protocol holds all that the policy observes */
     s2s_sample sample;
-    s2s_setpoint setpoint; /* altitude and heading as first heard, trim airspeed */
+    s2s_setpoint setpoint; /* altitude, trim airspeed and heading as flown when it was armed */
     s2s_command command;
     int64_t period_ns, due_ns;
 } flight;
