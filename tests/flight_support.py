@@ -57,7 +57,8 @@ def make_golden(network: Network, contract: Contract, n: int = 256, seed: int = 
     low, high = (np.array([getattr(s, end) for s in signals]) for end in ("low", "high"))
     rows = {"observation": rng.uniform(low, high, (n, len(signals))).astype(np.float32)}
     action = np.asarray(evaluate(network, rows)[0], np.float32)
-    return GoldenVectors(rows, action, None, np.array(["sampled"] * n), np.ones(action.shape[1]))
+    starts = None if network.lstm is None else np.ones(n, np.float32)  # each row by itself
+    return GoldenVectors(rows, action, starts, np.array(["sampled"] * n), np.ones(action.shape[1]))
 
 
 def make_bundle(

@@ -78,14 +78,14 @@ static void self_test(s2s_pil *p, writer *w)
     put_u32(w, first);
 }
 
-static uint64_t count(const s2s_pil *p)
+__attribute__((weak)) uint64_t s2s_pil_instructions(void)
 {
-    return p->instructions != NULL ? p->instructions() : 0u;
+    return 0;
 }
 
 static uint64_t since(const s2s_pil *p, uint64_t start)
 {
-    return count(p) - start - p->call_instructions;
+    return s2s_pil_instructions() - start - p->call_instructions;
 }
 
 static void ask_policy(s2s_pil *p, const uint8_t *from, writer *w)
@@ -96,7 +96,7 @@ static void ask_policy(s2s_pil *p, const uint8_t *from, writer *w)
 
     get(&from, &time_ns, sizeof time_ns);
     get(&from, observation, sizeof observation);
-    start = count(p);
+    start = s2s_pil_instructions();
     status = sim2sky_policy_control(&p->agent.policy, time_ns, observation, action);
     instructions = since(p, start);
     put_u32(w, status);
@@ -118,7 +118,7 @@ static void step(s2s_pil *p, const uint8_t *from, writer *w)
     get(&from, sample.value, sizeof sample.value);
     get(&from, setpoint.value, sizeof setpoint.value);
     get(&from, &battery_v, sizeof battery_v);
-    start = count(p);
+    start = s2s_pil_instructions();
     s2s_agent_tick(&p->agent, &sample, &setpoint, now_ns, battery_v, &tick);
     instructions = since(p, start);
     put(w, &tick.mode, sizeof tick.mode);
@@ -184,18 +184,16 @@ static void answer(s2s_pil *p, writer *w)
     }
 }
 
-void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config, uint64_t (*instructions)(void))
+void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config)
 {
+    uint64_t start;
+
     s2s_agent_init(&p->agent, config);
     s2s_frame_reader_init(&p->reader);
-    p->instructions = instructions;
-    p->call_instructions = 0;
     p->damaged = 0;
     p->ended = false;
-    if (instructions != NULL) {
-        const uint64_t start = count(p);
-        p->call_instructions = count(p) - start;
-    }
+    start = s2s_pil_instructions();
+    p->call_instructions = s2s_pil_instructions() - start;
 }
 
 size_t s2s_pil_answer(s2s_pil *p, int size, uint8_t *out)

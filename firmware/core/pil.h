@@ -28,14 +28,16 @@ enum { S2S_PIL_MAX_FRAME = S2S_FRAME_MAX_PAYLOAD + S2S_FRAME_OVERHEAD };
 typedef struct {
     s2s_agent agent;
     s2s_frame_reader reader;
-    uint64_t (*instructions)(void); /* executed so far; null where they are not counted */
-    uint64_t call_instructions;     /* what two such calls in a row differ by */
+    uint64_t call_instructions; /* what two calls of s2s_pil_instructions in a row differ by */
     uint8_t question[S2S_FRAME_MAX_PAYLOAD];
     uint32_t damaged; /* frames reported so far */
     bool ended;       /* Q has come */
 } s2s_pil;
 
-void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config, uint64_t (*instructions)(void));
+/* Instructions executed so far: 0, unless a port that counts them defines it. */
+uint64_t s2s_pil_instructions(void);
+
+void s2s_pil_init(s2s_pil *p, const s2s_agent_config *config);
 /* Takes bytes from *data (advancing it, lowering *n) up to the next question and writes the answer's frame; its length, 0
  * where the question is not complete yet. `out` has room for S2S_PIL_MAX_FRAME bytes. */
 size_t s2s_pil_take(s2s_pil *p, const uint8_t **data, size_t *n, uint8_t *out);

@@ -166,7 +166,7 @@ def deploy(
     model
         The .zip that model.save(...) wrote.
     target
-        local:FOLDER or ssh://user@host[:port]/path; OUTPUT/target by default.
+        local:FOLDER, ssh://user@host[:port]/path or mcu:emulated; OUTPUT/target by default.
     """
     from sim2sky.cli_commands import run_deploy
 

@@ -143,8 +143,13 @@ def run_validate(
 
 def run_test_inference(target: str, *, samples: int, max_latency_ms: float, as_json: bool) -> int:
     """`sim2sky test-inference`."""
+    from sim2sky.deployment.chip_target import is_chip
     from sim2sky.deployment.targets import open_target, runtime_lines, test_on_target
 
+    if is_chip(target):
+        from sim2sky.cli_chip import test_chip
+
+        return test_chip(target, as_json=as_json)
     where = open_target(target)
     report = test_on_target(where, samples=samples, max_latency_ms=max_latency_ms)
     if as_json:
@@ -243,11 +248,13 @@ def run_hil_command(
         {**settings.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     )
     with extras(), _bars() as hook:
+        from sim2sky.deployment.chip_target import is_chip, open_chip
         from sim2sky.deployment.targets import open_target
         from sim2sky.validation.deployment_validator import result_text
         from sim2sky.validation.hil_check import fly_installed
 
-        result = fly_installed(open_target(target), settings, log_dir=output, progress=hook)
+        where = open_chip(target) if is_chip(target) else open_target(target)
+        result = fly_installed(where, settings, log_dir=output, progress=hook)
     if as_json:
         print_json({"verdict": result.outcome, **result.to_json()})
     else:

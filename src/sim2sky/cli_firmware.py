@@ -18,9 +18,10 @@ def firmware(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="what to write")],
     port: Annotated[
-        Literal["linux", "teensy41", "sources"],
+        Literal["linux", "teensy41", "mps2_an500", "sources"],
         Parameter(
             help="linux: a program without Python; teensy41: a PlatformIO project to build and flash yourself; "
+            "mps2_an500: the sources of the emulated Cortex-M7; "
             "sources: the C files alone, for a project of your own"
         ),
     ] = "linux",

@@ -24,10 +24,15 @@ def status(target: str, /, *, json: Json = False) -> int:
     Parameters
     ----------
     target
-        local:FOLDER or ssh://user@host[:port]/path
+        local:FOLDER, ssh://user@host[:port]/path or mcu:emulated[:FOLDER]
     """
+    from sim2sky.deployment.chip_target import is_chip
     from sim2sky.deployment.targets import open_target
 
+    if is_chip(target):
+        from sim2sky.cli_chip import show_status
+
+        return show_status(target, as_json=json)
     where = open_target(target)
     found = where.status()
     healthy = not found["problems"]
@@ -76,11 +81,13 @@ def rollback(target: str, /, *, json: Json = False) -> int:
     Parameters
     ----------
     target
-        local:FOLDER or ssh://user@host[:port]/path
+        local:FOLDER, ssh://user@host[:port]/path or mcu:emulated[:FOLDER]
     """
+    from sim2sky.cli_chip import open_emulated
+    from sim2sky.deployment.chip_target import is_chip
     from sim2sky.deployment.targets import open_target
 
-    where = open_target(target)
+    where = open_emulated(target) if is_chip(target) else open_target(target)
     done = where.rollback()
     if json:
         from sim2sky.cli_commands import print_json

@@ -124,7 +124,12 @@ def test_everything_it_says_it_wrote_is_there(deployed: tuple[DeployPlan, Deploy
     report = json.loads((plan.output / "report.json").read_text())
     assert report["verdict"] == "pass"
     assert [c["name"] for c in report["checks"]][3] == "HIL Performance"
-    assert "DEPLOYMENT VALIDATION REPORT" in (plan.output / "report.txt").read_text()
+    text = (plan.output / "report.txt").read_text()
+    assert "DEPLOYMENT VALIDATION REPORT" in text
+    onnx, native = report["runtimes"]  # measured on the target, where the C was compiled
+    assert (onnx["runtime"], native["runtime"][:2]) == ("onnxruntime", "C,")
+    assert onnx["flies"] is not native["flies"] and native["golden_max_error"] <= 1e-5
+    assert f"Runtimes on the target\nruntime {' ' * 13}golden error" in text and native["why"] in text
     log = (plan.output / "deploy.log").read_text()
     assert "step 1 wrote" in log
     assert log.rstrip().endswith("complete")
@@ -332,7 +337,7 @@ def test_a_normaliser_that_the_run_names_but_nobody_supplies(plan: DeployPlan, t
         deploy(replace(plan, model_path=agent))
 
 
-def test_microcontrollers_come_later(plan: DeployPlan) -> None:
+def test_a_microcontroller_wants_a_target_of_its_own(plan: DeployPlan) -> None:
     target = plan.settings.target.model_copy(update={"platform": "teensy"})
     with pytest.raises(NotSupportedError, match="teensy"):
         deploy(replace(plan, settings=plan.settings.model_copy(update={"target": target})))

@@ -277,14 +277,14 @@ def test_the_header_says_whose_policy_it_is() -> None:
 
 
 def test_weights_read_back_exactly() -> None:
-    network = policy(12, sizes=(5, 24))
+    network = policy(12, sizes=(6, 24))
     source = sources_of(network).source
     first = network.layers[0]
     assert isinstance(first, Dense)
     body = source[source.index("weight_2[") :]
     body = body[body.index("{") + 1 : body.index("}")]
     values = np.array([float.fromhex(v.strip().rstrip("f")) for v in body.split(",")], np.float32)
-    np.testing.assert_array_equal(values.reshape(3, 5, 8).transpose(0, 2, 1).reshape(24, 5), first.weight)
+    np.testing.assert_array_equal(values.reshape(3, 6, 8).transpose(0, 2, 1).reshape(24, 6), first.weight)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, -1.5, 1e-45, 3.4028235e38, 0.1, 1.1754944e-38])

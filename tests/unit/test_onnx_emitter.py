@@ -52,18 +52,18 @@ def test_ir_version_too_old_for_the_opset_is_refused() -> None:
 
 def test_profiles_decide_versions_and_an_explicit_opset_overrides() -> None:
     assert resolve_versions("jetson_nano") == (13, 7)
-    for name in ("raspberry_pi", "generic_linux", "local"):
+    for name in ("raspberry_pi", "generic_linux", "local", "teensy"):
         assert resolve_versions(name) == (17, 8)
     assert resolve_versions("jetson_nano", 11) == (11, 6)
     assert resolve_versions("local", 21) == (21, 10)
-    assert set(PROFILES) == {"jetson_nano", "raspberry_pi", "generic_linux", "local"}
+    assert set(PROFILES) == {"jetson_nano", "raspberry_pi", "generic_linux", "local", "teensy"}
 
 
 def test_a_profile_refuses_what_its_runtime_cannot_load() -> None:
     with pytest.raises(NotSupportedError, match="jetson_nano"):
         resolve_versions("jetson_nano", 17)
-    with pytest.raises(ConfigError, match="teensy"):
-        resolve_versions("teensy")
+    with pytest.raises(ConfigError, match="esp32"):
+        resolve_versions("esp32")
 
 
 @pytest.mark.parametrize("opset", OPSETS)

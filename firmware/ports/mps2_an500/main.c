@@ -7,6 +7,12 @@ enum { EXIT_ENDED = 0, EXIT_GONE = 1, EXIT_USAGE = 2, WORD = 512 };
 
 static s2s_pil pil;
 static int in, out;
+static bool counted;
+
+uint64_t s2s_pil_instructions(void)
+{
+    return counted ? port_instructions() : 0u;
+}
 
 static bool word_is(unsigned index, const char *text)
 {
@@ -61,8 +67,9 @@ static int serve(bool uart)
 
 int main(void)
 {
-    const bool uart = word_is(1u, "uart"), counted = word_is(uart ? 2u : 4u, "count");
+    const bool uart = word_is(1u, "uart");
 
+    counted = word_is(uart ? 2u : 4u, "count");
     if (uart) {
         port_uart_open();
         port_print("UART0 is open\n"); /* whoever attaches to a pseudo-terminal before, QEMU never hears */
@@ -70,6 +77,6 @@ int main(void)
         port_print("usage: fifo IN OUT [count] | uart [count]\n");
         return EXIT_USAGE;
     }
-    s2s_pil_init(&pil, &s2s_config, counted ? port_instructions : NULL);
+    s2s_pil_init(&pil, &s2s_config);
     return serve(uart);
 }

@@ -24,7 +24,7 @@ from sim2sky.deployment.onnx_emitter import emit_onnx, model_to_bytes, resolve_v
 from sim2sky.deployment.verification import TOLERANCE, verify_onnx
 from sim2sky.errors import ConfigError, ExportError, MissingExtraError, NotSupportedError
 
-__all__ = ["FORMATS", "Exported", "export_bundle", "rebundle", "require_profile"]
+__all__ = ["FORMATS", "Exported", "export_bundle", "rebundle"]
 
 FORMATS = ("onnx", "torchscript", "c")
 POLICY_ONNX = "policy.onnx"
@@ -51,21 +51,6 @@ class Exported:
     errors: Mapping[str, float]
     algorithm: str
     without_c: str = ""
-
-
-def require_profile(platform: str, opset_version: int | None) -> tuple[int, int]:
-    """(opset, IR version) for a platform.
-
-    Raises:
-        NotSupportedError: microcontrollers, which run no ONNX.
-        ConfigError: no such platform.
-    """
-    if platform == "teensy":
-        raise NotSupportedError(
-            "ONNX on 'teensy': microcontrollers run the generated C, which every bundle carries",
-            hint="choose another platform, and a target mcu:...",
-        )
-    return resolve_versions(platform, opset_version)
 
 
 def export_bundle(
@@ -115,7 +100,7 @@ def export_bundle(
     unknown = [f for f in formats if f not in FORMATS] if formats else [""]
     if unknown:
         raise ConfigError(f"unknown format '{unknown[0]}'", hint=f"choose of {', '.join(FORMATS)}")
-    opset, ir_version = require_profile(profile, opset_version)
+    opset, ir_version = resolve_versions(profile, opset_version)
     try:
         from sim2sky.agent.sb3 import load
     except ImportError as error:

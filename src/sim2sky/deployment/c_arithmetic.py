@@ -67,7 +67,7 @@ COEFFICIENTS: Mapping[str, tuple[np.float32, ...]] = {
     "exp": _constants(0.5, 0.16666577, 0.04166638, 0.00836318, 0.00139411),
     "log": _constants(0.33333319, 0.20003891, 0.14115645, 0.13441776),
     "log2_e": _constants(1.4426950408889634),
-    "minus_ln_2": _constants(-0.6931471805599453, 0.6931471805599453 - float(np.float32(0.6931471805599453))),
+    "minus_ln_2": _constants(-0.6931471805599453, float(np.float32(0.6931471805599453)) - 0.6931471805599453),
 }  # fmt: skip
 _C = COEFFICIENTS
 _MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer, found in the low bits
@@ -211,10 +211,14 @@ def _dense(weight: F32, bias: F32, x: F32, scale: F32 | None) -> F32:
     """`x @ weight.T + bias` in the C kernels' order; with `scale`, `(x @ weight.T) * scale + bias`."""
     n_out, n_in = weight.shape
     if n_out > NARROW:
-        total = np.broadcast_to(bias if scale is None else _ZERO, (len(x), n_out)).astype(np.float32)
-        for i in range(n_in):
-            total = fma(weight[:, i], x[:, i : i + 1], total)
-        return total if scale is None else fma(total, scale, bias)
+        w = np.pad(weight, ((0, 0), (0, n_in % 2)))
+        v = np.pad(x, ((0, 0), (0, n_in % 2)))
+        even = np.broadcast_to(bias if scale is None else _ZERO, (len(x), n_out)).astype(np.float32)
+        odd = np.zeros_like(even)
+        for i in range(0, n_in, 2):
+            even = fma(w[:, i], v[:, i : i + 1], even)
+            odd = fma(w[:, i + 1], v[:, i + 1 : i + 2], odd)
+        return even + odd if scale is None else fma(even + odd, scale, bias)
     steps = -(-n_in // LANES)
     w = np.zeros((n_out, steps * LANES), np.float32)
     w[:, :n_in] = weight

@@ -119,6 +119,19 @@ static inline float mish_of(float x)
 }}
 """
 
+
+def _each(name: str, value: str, parameters: str = "") -> str:
+    """An activation over the whole buffer; not inlined, because compilers vectorise it better alone."""
+    return f"""
+static NOINLINE void {name}_each(float *x, size_t n{parameters})
+{{
+    for (size_t i = 0; i < n; ++i) {{
+        x[i] = {value};
+    }}
+}}
+"""
+
+
 FUNCTIONS = {
     "clamp": (_CLAMP, ()),
     "tanh": (_TANH, ("clamp",)),
@@ -130,5 +143,10 @@ FUNCTIONS = {
     "gelu": (_GELU, ("clamp",)),
     "softplus": (_SOFTPLUS, ("exp",)),
     "mish": (_MISH, ("exp",)),
+    "relu_each": (_each("relu", "x[i] <= 0.0f ? 0.0f : x[i]"), ()),
+    "leaky_relu_each": (_each("leaky_relu", "x[i] > 0.0f ? x[i] : alpha * x[i]", ", float alpha"), ()),
+    "hardtanh_each": (_each("hardtanh", "clamp(x[i], low, high)", ", float low, float high"), ("clamp",)),
+    "elu_each": (_each("elu", "elu_of(x[i], alpha)", ", float alpha"), ("elu",)),
+    **{f"{n}_each": (_each(n, f"{n}_of(x[i])"), (n,)) for n in ("tanh", "sigmoid", "silu", "gelu", "softplus", "mish")},
 }
 """Text of each function, and the functions it calls; in an order in which C can read them."""

@@ -14,15 +14,19 @@ from pathlib import Path
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.config.loader import dump_yaml
 from sim2sky.config.safety import resolve_safety
-from sim2sky.deployment.bundling import NAME, export_bundle, require_profile
+from sim2sky.deployment.bundling import NAME, export_bundle
+from sim2sky.deployment.chip_target import is_chip, open_chip
+from sim2sky.deployment.deploy_chip import OnChip, plan_for_chip
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
 from sim2sky.deployment.deploy_steps import STEPS, Steps, code_hash, ignore, result_from
 from sim2sky.deployment.deploy_target import OnTarget
 from sim2sky.deployment.keys import DEFAULT_KEY, KeyRing
+from sim2sky.deployment.onnx_emitter import resolve_versions
 from sim2sky.deployment.pipeline_state import PipelineState, content_hash
+from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.deployment.targets import open_target
 from sim2sky.environments.episode import EpisodeOutcome
-from sim2sky.errors import AgentError, BundleError, ConfigError, MissingExtraError
+from sim2sky.errors import AgentError, BundleError, ConfigError, MissingExtraError, NotSupportedError
 from sim2sky.validation.checks import ProgressHook, ValidationResult
 from sim2sky.validation.deployment_validator import CHECKS, DeploymentValidator, overall
 from sim2sky.validation.flying_export import optimise_bundle, rollout_of, safety_of
@@ -31,6 +35,7 @@ from sim2sky.validation.statistics import Outcome
 __all__ = ["STEPS", "DeployPlan", "DeployResult", "Preparation", "Prepared", "announce", "check_plan", "deploy"]
 
 _RULE = "=" * 41
+_FORMATS = {"onnx": ("onnx",), "torchscript": ("onnx", "torchscript")}
 NEXT_STEPS = (
     "Bench test (actuators without aircraft)",
     "Ground test (powered on, no takeoff)",
@@ -60,15 +65,22 @@ def deploy(
     Raises:
         Sim2SkyError: with a plain reason; before step 5 has committed, the target's previous release is active.
     """
-    target = open_target(plan.target_name)
+    on_chip = is_chip(plan.target_name)
+    plan = plan_for_chip(plan) if on_chip else plan
+    target = open_chip(plan.target_name) if on_chip else open_target(plan.target_name)
     check_plan(plan)
     state = PipelineState(plan.output)
     with state.locked():
         announce(plan, target.name, say)
-        target.transport.python()  # whoever cannot be reached is told so now, not after the campaign
+        # Whoever cannot be reached is told so now, not after the campaign.
+        if isinstance(target, ReleaseTarget):
+            target.transport.python()
+            on_target = OnTarget(plan, state, target, say=say, progress=progress, now=now)
+        else:
+            target.require()
+            on_target = OnChip(plan, state, target, say=say, progress=progress, now=now)
         preparation = Preparation(plan, state, say=say, progress=progress, now=now)
         ready = preparation.run()
-        on_target = OnTarget(plan, state, target, say=say, progress=progress, now=now)
         on_target.written = preparation.written
 
         def ended(outcome: Outcome, step: int, results: list[ValidationResult]) -> DeployResult:
@@ -93,11 +105,16 @@ def check_plan(plan: DeployPlan) -> None:
     Raises:
         AgentError: the agent's file cannot be read.
         ConfigError: agent's name, profile or signing key.
+        NotSupportedError: a microcontroller's platform on a target that is none.
     """
     _bytes_of(plan.model_path, "agent")
     if not NAME.fullmatch(plan.name):
         raise ConfigError(f"agent name {plan.name!r} is not made of letters, digits, '.', '_' and '-'")
-    require_profile(plan.settings.target.platform, plan.settings.model_export.opset_version)
+    if plan.settings.target.platform == "teensy" and not is_chip(plan.target_name):
+        raise NotSupportedError(
+            f"platform 'teensy' on {plan.target_name}", hint="deploy to mcu:emulated or mcu:/dev/ttyACM0"
+        )
+    resolve_versions(plan.settings.target.platform, plan.settings.model_export.opset_version)
     if plan.key != DEFAULT_KEY:
         KeyRing().load(plan.key)
 
@@ -178,7 +195,7 @@ class Preparation(Steps):
             agent_name=plan.name,
             vecnormalize=plan.vecnormalize,
             contract=plan.contract,
-            formats=("onnx",) if fmt == "onnx" else ("onnx", "torchscript"),
+            formats=_FORMATS[fmt] + (("c",) if is_chip(plan.target_name) else ()),
             active=fmt,
             profile=settings.target.platform,
             opset_version=settings.model_export.opset_version,

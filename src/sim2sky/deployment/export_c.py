@@ -236,8 +236,6 @@ class _Writer:
                 self._expect(len(layer.scale), width)
                 scale, offset = self._floats("factor", layer.scale), self._floats("offset", layer.offset)
                 return f"fused({x}, {scale}[i], {offset}[i])"
-            case Activation():
-                return self._activation(layer, x)
             case Clip():
                 self._expect(len(layer.low), width)
                 low, high = (
@@ -250,25 +248,20 @@ class _Writer:
             case _:
                 return None
 
-    def _activation(self, layer: Activation, x: str) -> str:
+    def _activation(self, layer: Activation, width: int) -> None:
         match layer.name:
             case "identity":
-                return x
-            case "relu":
-                return f"{x} <= 0.0f ? 0.0f : {x}"
-            case "leaky_relu":
-                return f"{x} > 0.0f ? {x} : {hex_float(layer.alpha)} * {x}"
+                return
+            case "leaky_relu" | "elu":
+                constants = f", {hex_float(layer.alpha)}"
             case "hardtanh":
-                self.kernels.add("clamp")
-                return f"clamp({x}, {hex_float(layer.low + 0.0)}, {hex_float(layer.high + 0.0)})"  # -0 to +0
-            case "elu":
-                self.kernels.add("elu")
-                return f"elu_of({x}, {hex_float(layer.alpha)})"
-            case "tanh" | "sigmoid" | "silu" | "gelu" | "softplus" | "mish":
-                self.kernels.add(layer.name)
-                return f"{layer.name}_of({x})"
+                constants = f", {hex_float(layer.low + 0.0)}, {hex_float(layer.high + 0.0)}"  # -0 to +0
+            case "relu" | "tanh" | "sigmoid" | "silu" | "gelu" | "softplus" | "mish":
+                constants = ""
             case _:
                 raise NotSupportedError(f"a C policy with {self._where}: activation '{layer.name}'")
+        self.kernels.add(f"{layer.name}_each")
+        self.lines.append(f"{layer.name}_each({self._here}, {width}{constants});")
 
     def _swap(self) -> None:
         self._here, self._there = self._there, self._here
@@ -276,10 +269,12 @@ class _Writer:
     def _layer(self, layer: Layer, width: int) -> int:
         x = f"{self._here}[i]"
         if (value := self._elementwise(layer, width, x)) is not None:
-            if value != x:
-                self._each(width, x, value)
+            self._each(width, x, value)
             return width
         match layer:
+            case Activation():
+                self._activation(layer, width)
+                return width
             case Dense():
                 self._dense(layer.weight, layer.bias, width)
                 return len(layer.bias)
@@ -330,9 +325,10 @@ class _Writer:
             name = self._floats("weight", _blocks(weight) if wide else _pad(weight, n_in))
         biases = self._floats("bias", _pad(bias, n_out))
         self.kernels.add(kernel)
-        if not wide and _padded(n_in) > n_in:
-            self.lines += [f"for (size_t i = {n_in}; i < {_padded(n_in)}; ++i) {{", f"    {self._here}[i] = 0.0f;", "}"]
-        sizes = f"{n_in}, {_padded(n_out) // LANES}" if wide else f"{_padded(n_in)}, {n_out}"
+        full = n_in + n_in % 2 if wide else _padded(n_in)
+        if full > n_in:
+            self.lines += [f"for (size_t i = {n_in}; i < {full}; ++i) {{", f"    {self._here}[i] = 0.0f;", "}"]
+        sizes = f"{full}, {_padded(n_out) // LANES if wide else n_out}"
         self.lines.append(f"{kernel}({name}, {scales}{biases}, {self._here}, {self._there}, {sizes});")
         self._swap()
 
@@ -364,6 +360,7 @@ def _pad(values: NDArray[Any], n: int) -> NDArray[Any]:
 
 
 def _blocks(weight: NDArray[Any]) -> NDArray[Any]:
-    """(out, in) to blocks of eight outputs: (out / 8, in, 8)."""
-    padded = np.pad(weight, ((0, _padded(len(weight)) - len(weight)), (0, 0)))
-    return np.ascontiguousarray(padded.reshape(-1, LANES, weight.shape[1]).transpose(0, 2, 1))
+    """(out, in) to blocks of eight outputs, zeros behind the last, and an even number of inputs: (out / 8, in, 8)."""
+    n_out, n_in = weight.shape
+    padded = np.pad(weight, ((0, _padded(n_out) - n_out), (0, n_in % 2)))
+    return np.ascontiguousarray(padded.reshape(-1, LANES, n_in + n_in % 2).transpose(0, 2, 1))

@@ -26,7 +26,7 @@ def open_target(text: str, access: SshAccess | None = None) -> ReleaseTarget:
         access: key and trusted host keys of an SSH target; by default what `ssh` would use.
 
     Raises:
-        NotSupportedError: serial targets.
+        NotSupportedError: serial targets; microcontrollers, which `chip_target.open_chip` opens.
         ConfigError: no target's description.
     """
     kind, _, rest = text.partition(":")
@@ -38,6 +38,11 @@ def open_target(text: str, access: SshAccess | None = None) -> ReleaseTarget:
         from sim2sky.deployment.ssh import SshTransport  # asyncssh takes its time to import
 
         return ReleaseTarget(SshTransport(text, access=access))
+    if kind == "mcu":
+        raise NotSupportedError(
+            f"this on a microcontroller ('{text}')",
+            hint="sim2sky deploy, hil, test-inference, target status and rollback",
+        )
     if kind in ("serial", "tcp"):
         raise NotSupportedError(f"{kind} targets ('{text}')", hint="write ssh://user@host[:port]/path or local:FOLDER")
     if "@" in text:

@@ -29,7 +29,7 @@ from sim2sky.runtime.link import MavlinkLink, open_link
 from sim2sky.runtime.recorder import LOCKSTEP_WAIT_S, Recorder
 from sim2sky.telemetry.flight_log import FlightLog, LogMetadata
 
-__all__ = ["Agreement", "HilResult", "compare_logs", "compare_with_simulation", "run_hil"]
+__all__ = ["Agreement", "HilResult", "compare_logs", "compare_with_simulation", "run_hil", "summary"]
 
 PLANT_LOG = "hil_plant.h5"
 AGENT_LOG = "hil_agent.h5"
@@ -211,8 +211,8 @@ def run_hil(
     statistics = plant.statistics
     return HilResult(
         outcomes,
-        _summary(statistics.exchange_ns),
-        _summary(statistics.round_trip_ns),
+        summary(statistics.exchange_ns),
+        summary(statistics.round_trip_ns),
         statistics.retransmissions,
         statistics.missed,
         len(statistics.exchange_ns) + statistics.missed,
@@ -233,7 +233,8 @@ def _listen(link: str, host: str, port: int, clock: Clock) -> MavlinkLink:
     return open_link(f"{link}in:{host}:{port}", system=system, component=component, wanted=WANTED, clock=clock)
 
 
-def _summary(values_ns: Sequence[int]) -> dict[str, float]:
+def summary(values_ns: Sequence[int]) -> dict[str, float]:
+    """`median`, `p99`, `max` in microseconds, and `n`; NaN where there are none."""
     if not values_ns:
         return {"median": math.nan, "p99": math.nan, "max": math.nan, "n": 0.0}
     us = np.asarray(values_ns, np.float64) * 1e-3

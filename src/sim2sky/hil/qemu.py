@@ -107,6 +107,7 @@ class FifoChannel:
         # A writer that is a reader, too, need not wait for one; its end is still the other side's end of file.
         self._out = os.open(to_chip, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._in = os.open(from_chip, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._open = [self._in, self._out]
         self._poll = select.poll()
         self._poll.register(self._in, select.POLLIN)
 
@@ -130,8 +131,8 @@ class FifoChannel:
 
     def close(self) -> None:
         """See `Channel`."""
-        os.close(self._out)
-        os.close(self._in)
+        while self._open:
+            os.close(self._open.pop())
 
 
 class EmulatedChip:

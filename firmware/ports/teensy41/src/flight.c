@@ -22,7 +22,7 @@ void flight_init(flight *f, const s2s_agent_config *config)
     uint32_t first;
 
     memset(f, 0, sizeof *f); /* surfaces neutral, throttle closed */
-    s2s_pil_init(&f->pil, config, NULL);
+    s2s_pil_init(&f->pil, config);
     s2s_teensy_init(&f->state, config->guard.gains.trim_airspeed_mps);
     f->suffices = suffices(config);
     f->period_ns = (int64_t)SIM2SKY_POLICY_PERIOD_NS;
