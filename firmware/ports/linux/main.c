@@ -1,18 +1,18 @@
 /* sim2sky-agent: the flight agent of one bundle as a program without Python. It is the far end of a HIL run, as
- * `python -m sim2sky.runtime.main` is. Exit codes: 0 told to shut down, 1 failed, 2 misuse, 130 interrupted. */
+ * `python -m sim2sky.runtime.main` is; with the word `fly` it flies an aircraft (fly_main.c). Exit codes: 0 told to shut down, 1 failed, 2 misuse, 130 interrupted. */
 #define _GNU_SOURCE
 #include <getopt.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "command.h"
 #include "hil_loop.h"
 #include "realtime.h"
 
 static const char USAGE[] =
     "usage: sim2sky-agent --link LINK [--realtime] [--connect-timeout S] [--peer-timeout S]\n"
+    "       sim2sky-agent fly --vehicle LINK ...   (an aircraft; see sim2sky-agent fly --help)\n"
     "Fly the bundle in this program over a MAVLink link to a plant (a HIL run).\n"
     "  --link LINK          udp:HOST:PORT, tcp:HOST:PORT, serial:DEVICE:BAUD; hosts as numbers\n"
     "  --realtime           real time, scheduled so where the system allows it; default is lockstep with the plant\n"
@@ -49,25 +49,6 @@ static void interrupt(int number)
     interrupted = 1;
 }
 
-static int say(const problem *p)
-{
-    fprintf(stderr, "error: %s\n", p->message);
-    if (p->hint[0] != '\0') {
-        fprintf(stderr, "  -> %s\n", p->hint);
-    }
-    return p->exit_code;
-}
-
-static int seconds(const char *name, const char *text, double *out, problem *p)
-{
-    char *end;
-    *out = strtod(text, &end);
-    if (end == text || *end != '\0' || !(*out > 0.0 && *out <= 86400.0)) {
-        return problem_set(p, EXIT_USAGE, "seconds, up to 86400", "--%s %s is no time", name, text);
-    }
-    return EXIT_PASS;
-}
-
 static int parse(int argc, char **argv, settings *s, problem *p)
 {
     int option, index = 0;
@@ -80,7 +61,7 @@ static int parse(int argc, char **argv, settings *s, problem *p)
             s->realtime = true;
         } else if (option == CONNECT_TIMEOUT || option == PEER_TIMEOUT) {
             double *to = option == CONNECT_TIMEOUT ? &s->connect_timeout_s : &s->peer_timeout_s;
-            if (seconds(name, optarg, to, p) != EXIT_PASS) {
+            if (parse_seconds(name, optarg, to, p) != EXIT_PASS) {
                 return p->exit_code;
             }
         } else if (option == HELP) {
@@ -94,10 +75,6 @@ static int parse(int argc, char **argv, settings *s, problem *p)
                                argv[optind - 1]);
         }
     }
-    if (optind < argc && strcmp(argv[optind], "fly") == 0) {
-        return problem_set(p, EXIT_USAGE, "fly it with python -m sim2sky.runtime.main fly",
-                           "not supported: flying an aircraft with the agent without Python");
-    }
     if (optind < argc) {
         return problem_set(p, EXIT_USAGE, "sim2sky-agent --help", "unknown argument '%s'", argv[optind]);
     }
@@ -105,20 +82,6 @@ static int parse(int argc, char **argv, settings *s, problem *p)
         return problem_set(p, EXIT_USAGE, "for example --link udp:127.0.0.1:14560", "--link is missing");
     }
     return EXIT_PASS;
-}
-
-/* The policy must give, on this machine, the very answers that were computed when it was exported. */
-static int test_policy(sim2sky_policy *policy, problem *p)
-{
-    uint32_t first = 0;
-    const uint32_t different = sim2sky_policy_test(policy, &first);
-    if (different == 0) {
-        return EXIT_PASS;
-    }
-    return problem_set(p, EXIT_FAIL, "do not fly; build the program again, for this machine",
-                       "the policy answers %lu of %lu golden vectors differently on this machine, the first is row %lu "
-                       "of the bundle's golden.npz",
-                       (unsigned long)different, (unsigned long)SIM2SKY_POLICY_N_GOLDEN, (unsigned long)first);
 }
 
 int main(int argc, char **argv)
@@ -130,8 +93,11 @@ int main(int argc, char **argv)
     settings s = {NULL, false, false, 30.0, 5.0};
     problem p = {EXIT_PASS, "", ""};
     int code;
+    if (argc > 1 && strcmp(argv[1], "fly") == 0) {
+        return fly_main(argc - 1, argv + 1);
+    }
     if (parse(argc, argv, &s, &p) != EXIT_PASS) {
-        return say(&p);
+        return say_problem(&p);
     }
     if (s.help) {
         fputs(USAGE, stdout);
@@ -143,13 +109,12 @@ int main(int argc, char **argv)
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
     if (test_policy(&agent.policy, &p) != EXIT_PASS) {
-        return say(&p);
+        return say_problem(&p);
     }
-    fprintf(stderr, "%lu golden vectors are answered to the last bit\n", (unsigned long)SIM2SKY_POLICY_N_GOLDEN);
     s2s_agent_init(&agent, &s2s_config);
     if (channel_open(&link, s.link, s.connect_timeout_s, &p) != EXIT_PASS) {
         channel_close(&link);
-        return say(&p);
+        return say_problem(&p);
     }
     if (s.realtime) {
         enter_realtime();
@@ -165,5 +130,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "interrupted\n");
         return code;
     }
-    return code == EXIT_PASS ? code : say(&p);
+    return code == EXIT_PASS ? code : say_problem(&p);
 }
