@@ -12,7 +12,7 @@
 #include "fly_sticks.h"
 #include "fly_watch.h"
 
-enum { FLY_MAX_SEND = 4096, FLY_MAX_RECEIVE = 65536, FLY_STATIONS = 8, FLY_WORDS = 640 };
+enum { FLY_MAX_SEND = 4096, FLY_MAX_RECEIVE = 65536, FLY_STATIONS = 8, FLY_WORDS = 640, FLY_ASKED_MOST = 8 };
 enum { FLY_MODE_MANUAL = 0, FLY_MODE_RTL = 11, FLY_MODE_LOITER = 12 }; /* ArduPlane mode.h */
 
 typedef struct {
@@ -36,7 +36,15 @@ typedef struct {
 } fly_io;
 
 typedef enum { FLY_THEIRS, FLY_ASKED, FLY_OURS, FLY_HANDED } fly_control; /* whose commands reach the actuators */
-typedef enum { FLY_DISENGAGE, FLY_KILL, FLY_DISARM, FLY_ARM } fly_wish;
+typedef enum { FLY_ENGAGE, FLY_DISENGAGE, FLY_KILL, FLY_DISARM, FLY_ARM } fly_wish;
+
+/* What a ground station, or the autopilot by its own arming, asks of us. */
+typedef struct {
+    fly_wish wish;
+    bool answer; /* somebody waits for one */
+    uint16_t command;
+    uint8_t system, component;
+} fly_asked;
 
 typedef struct {
     s2s_agent *agent;
@@ -59,6 +67,8 @@ typedef struct {
     uint32_t releases, restarts;
     size_t n_stations;
     uint8_t station[FLY_STATIONS][2];
+    fly_asked asked[FLY_ASKED_MOST]; /* until the next tick */
+    size_t n_asked;
     char lost[160]; /* what has just ended our control, or would have */
     fly_telemetry telemetry;
     fly_parameters parameters;
@@ -88,10 +98,18 @@ void fly_hand_back(fly *f);
 void fly_let_go(fly *f); /* stops commanding at once and leaves the flight mode as it is */
 void fly_send(fly *f, const s2s_command *command); /* nothing while control is theirs */
 const char *fly_mode_name(uint32_t mode);
+void fly_put(fly *f, s2s_mav_message *m); /* to be sent */
+bool fly_from_autopilot(const fly *f, const s2s_mav_message *m);
+bool fly_station_known(const fly *f, const s2s_mav_message *m);
+
+/* fly_commands.c */
+void fly_command(fly *f, const s2s_mav_message *m); /* a COMMAND_LONG */
+void fly_ask_us(fly *f, fly_asked a);
+void fly_obey_all(fly *f); /* what was asked since the last time; answers */
 
 /* fly_loop.c */
 void fly_tell(fly *f, const char *format, ...) __attribute__((format(printf, 2, 3)));
-bool fly_obey(fly *f, fly_wish wish); /* of a ground station, or the autopilot by its own arming */
+bool fly_obey(fly *f, fly_wish wish); /* whether it was done */
 void fly_over(fly *f, const char *reason); /* control is somebody else's */
 void fly_give_back(fly *f, const char *reason);
 void fly_tick(fly *f, int64_t now_ns);

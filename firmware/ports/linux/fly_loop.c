@@ -73,6 +73,9 @@ bool fly_obey(fly *f, fly_wish wish)
 {
     s2s_guard *guard = &f->agent->guard;
     bool done = true;
+    if (wish == FLY_ENGAGE) {
+        return false; /* only the pilot's switch engages */
+    }
     if (wish == FLY_DISENGAGE) {
         fly_give_back(f, "disengaged by a ground station");
     } else if (wish == FLY_KILL) {
@@ -140,7 +143,7 @@ static void engage(fly *f, bool has_sample, const s2s_sample *s)
 
 /* One tick */
 
-/* Switches, and silence. */
+/* Switches, commands, and silence. */
 static void listen(fly *f, bool has_sample, const s2s_sample *s)
 {
     const uint16_t *widths;
@@ -158,6 +161,7 @@ static void listen(fly *f, bool has_sample, const s2s_sample *s)
     } else if (f->engaged && n == 0) {
         fly_give_back(f, "the receiver is silent");
     }
+    fly_obey_all(f);
     if (silent != f->silent) {
         f->silent = silent;
         fly_tell(f, "%s", silent ? "nothing is heard from the aircraft" : "the aircraft is heard again");

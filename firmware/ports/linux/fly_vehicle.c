@@ -1,6 +1,5 @@
 /* One ArduPilot: see fly.h. Control is taken and given back by mode changes. Whoever changes the mode meanwhile (the
  * pilot's switch, a failsafe) has control from then on: stick overrides are released at once. */
-#include <math.h>
 #include <stdio.h>
 
 #include "fly.h"
@@ -9,7 +8,7 @@
 #define TAKE_OVER_NS (2 * SECOND) /* the mode must have changed by then */
 #define HAND_BACK_NS (3 * SECOND)
 #define SETTLING_NS SECOND /* a heartbeat that was under way when the mode changed may still name the old one */
-enum { RELEASES = 3, OUR_SYSTEM = 1, MOST_CONFIRMATIONS = 16 };
+enum { RELEASES = 3, OUR_SYSTEM = 1 };
 
 const char *fly_mode_name(uint32_t mode)
 {
@@ -21,7 +20,7 @@ const char *fly_mode_name(uint32_t mode)
     return mode < sizeof NAMES / sizeof NAMES[0] && NAMES[mode] != NULL ? NAMES[mode] : "an unknown mode";
 }
 
-static void put(fly *f, s2s_mav_message *m)
+void fly_put(fly *f, s2s_mav_message *m)
 {
     if (f->n_out + S2S_MAV_MAX_FRAME <= sizeof f->out) {
         m->system = f->known ? f->system : OUR_SYSTEM; /* one system with the autopilot */
@@ -35,7 +34,7 @@ static void put_sticks(fly *f, s2s_mav_message *m)
 {
     m->payload[S2S_MAV_RC_CHANNELS_OVERRIDE_TARGET_SYSTEM] = f->system;
     m->payload[S2S_MAV_RC_CHANNELS_OVERRIDE_TARGET_COMPONENT] = f->component;
-    put(f, m);
+    fly_put(f, m);
 }
 
 static void put_timesync(fly *f, int64_t tc1, int64_t ts1)
@@ -44,7 +43,7 @@ static void put_timesync(fly *f, int64_t tc1, int64_t ts1)
     s2s_mav_init(&m, S2S_MAV_TIMESYNC);
     s2s_put_u64(m.payload + S2S_MAV_TIMESYNC_TC1, (uint64_t)tc1);
     s2s_put_u64(m.payload + S2S_MAV_TIMESYNC_TS1, (uint64_t)ts1);
-    put(f, &m);
+    fly_put(f, &m);
 }
 
 void fly_ask_for_everything(fly *f)
@@ -205,7 +204,7 @@ static bool is_autopilot(uint8_t type, uint8_t autopilot)
            && type != S2S_MAV_TYPE_CAMERA && type != S2S_MAV_TYPE_ANTENNA_TRACKER;
 }
 
-static bool station_known(const fly *f, const s2s_mav_message *m)
+bool fly_station_known(const fly *f, const s2s_mav_message *m)
 {
     for (size_t i = 0; i < f->n_stations; i++) {
         if (f->station[i][0] == m->system && f->station[i][1] == m->component) {
@@ -215,7 +214,7 @@ static bool station_known(const fly *f, const s2s_mav_message *m)
     return false;
 }
 
-static bool from_autopilot(const fly *f, const s2s_mav_message *m)
+bool fly_from_autopilot(const fly *f, const s2s_mav_message *m)
 {
     return f->known && m->system == f->system && m->component == f->component;
 }
@@ -241,11 +240,11 @@ static void heartbeat(fly *f, const s2s_mav_message *m)
     const uint8_t type = m->payload[S2S_MAV_HEARTBEAT_TYPE], autopilot = m->payload[S2S_MAV_HEARTBEAT_AUTOPILOT];
     const uint8_t flags = m->payload[S2S_MAV_HEARTBEAT_BASE_MODE];
     const bool armed = (flags & S2S_MAV_MODE_FLAG_SAFETY_ARMED) != 0, first = !f->known;
-    if (type == S2S_MAV_TYPE_GCS && f->n_stations < FLY_STATIONS && !station_known(f, m)) {
+    if (type == S2S_MAV_TYPE_GCS && f->n_stations < FLY_STATIONS && !fly_station_known(f, m)) {
         f->station[f->n_stations][0] = m->system;
         f->station[f->n_stations++][1] = m->component;
     }
-    if (!is_autopilot(type, autopilot) || (f->known && !from_autopilot(f, m))) {
+    if (!is_autopilot(type, autopilot) || (f->known && !fly_from_autopilot(f, m))) {
         return;
     }
     if (autopilot != S2S_MAV_AUTOPILOT_ARDUPILOTMEGA || type != S2S_MAV_TYPE_FIXED_WING) {
@@ -257,53 +256,11 @@ static void heartbeat(fly *f, const s2s_mav_message *m)
     f->component = m->component;
     f->simulated = (flags & S2S_MAV_MODE_FLAG_HIL_ENABLED) != 0;
     if (!first && armed != f->armed) {
-        fly_obey(f, armed ? FLY_ARM : FLY_DISARM);
+        fly_ask_us(f, (fly_asked){armed ? FLY_ARM : FLY_DISARM, false, 0, 0, 0});
     }
     f->armed = armed;
     f->mode = s2s_get_u32(m->payload + S2S_MAV_HEARTBEAT_CUSTOM_MODE);
     mode_heard(f);
-}
-
-/* Whether all parameters from `first` (0..6) on are left out, 0 or NaN: a damaged command is most likely caught so. */
-static bool unused(const s2s_mav_message *m, size_t first)
-{
-    for (size_t i = first; i < 7; i++) {
-        const float value = s2s_get_f32(m->payload + S2S_MAV_COMMAND_LONG_PARAM1 + 4 * i);
-        if (!(value == 0.0f || isnan(value))) {
-            return false;
-        }
-    }
-    return m->payload[S2S_MAV_COMMAND_LONG_CONFIRMATION] < MOST_CONFIRMATIONS;
-}
-
-/* A command for us, from the autopilot or a ground station that has said that it is one. */
-static void command(fly *f, const s2s_mav_message *m)
-{
-    const uint16_t number = s2s_get_u16(m->payload + S2S_MAV_COMMAND_LONG_COMMAND);
-    const float first = s2s_get_f32(m->payload + S2S_MAV_COMMAND_LONG_PARAM1);
-    const bool plain = unused(m, 1);
-    s2s_mav_message ack;
-    uint8_t result = S2S_MAV_RESULT_UNSUPPORTED;
-    if (!f->known || m->payload[S2S_MAV_COMMAND_LONG_TARGET_SYSTEM] != f->system
-        || m->payload[S2S_MAV_COMMAND_LONG_TARGET_COMPONENT] != S2S_MAV_COMP_ID_ONBOARD_COMPUTER
-        || !(from_autopilot(f, m) || station_known(f, m))) {
-        return;
-    }
-    if (plain && number == S2S_MAV_CMD_NAV_GUIDED_ENABLE && first == 1.0f) {
-        result = S2S_MAV_RESULT_DENIED; /* only the pilot's switch engages */
-    } else if (plain && number == S2S_MAV_CMD_NAV_GUIDED_ENABLE && first == 0.0f) {
-        result = fly_obey(f, FLY_DISENGAGE) ? S2S_MAV_RESULT_ACCEPTED : S2S_MAV_RESULT_DENIED;
-    } else if (plain && number == S2S_MAV_CMD_DO_FLIGHTTERMINATION && first == 1.0f) {
-        result = fly_obey(f, FLY_KILL) ? S2S_MAV_RESULT_ACCEPTED : S2S_MAV_RESULT_DENIED;
-    } else if (plain && number == S2S_MAV_CMD_COMPONENT_ARM_DISARM && (first == 0.0f || first == 1.0f)) {
-        result = fly_obey(f, first == 1.0f ? FLY_ARM : FLY_DISARM) ? S2S_MAV_RESULT_ACCEPTED : S2S_MAV_RESULT_DENIED;
-    }
-    s2s_mav_init(&ack, S2S_MAV_COMMAND_ACK);
-    s2s_put_u16(ack.payload + S2S_MAV_COMMAND_ACK_COMMAND, number);
-    ack.payload[S2S_MAV_COMMAND_ACK_RESULT] = result;
-    ack.payload[S2S_MAV_COMMAND_ACK_TARGET_SYSTEM] = m->system;
-    ack.payload[S2S_MAV_COMMAND_ACK_TARGET_COMPONENT] = m->component;
-    put(f, &ack);
 }
 
 static void timesync(fly *f, const s2s_mav_message *m)
@@ -324,8 +281,8 @@ void fly_take(fly *f, const s2s_mav_message *m, int64_t now_ns)
     if (m->id == S2S_MAV_HEARTBEAT) {
         heartbeat(f, m);
     } else if (m->id == S2S_MAV_COMMAND_LONG) {
-        command(f, m);
-    } else if (!from_autopilot(f, m)) {
+        fly_command(f, m);
+    } else if (!fly_from_autopilot(f, m)) {
         return;
     } else if (m->id == S2S_MAV_TIMESYNC) {
         timesync(f, m);
@@ -355,10 +312,10 @@ void fly_after(fly *f, int64_t now_ns)
     f->now_ns = now_ns;
     watch_control(f);
     while (fly_announcement_due(&f->announcer, now_ns, &m)) {
-        put(f, &m);
+        fly_put(f, &m);
     }
     while (fly_request_due(&f->requests, &at, now_ns, f->system, f->component, &m)) {
-        put(f, &m);
+        fly_put(f, &m);
     }
     if (f->known && now_ns - f->timesync_ns >= SECOND) {
         f->timesync_ns = now_ns;

@@ -4,7 +4,7 @@
 #include <math.h>
 
 enum { LOW_US = 1300, HIGH_US = 1700, SHORTEST_US = 800, LONGEST_US = 2200, STILL_US = 5 };
-enum { LONG_ENOUGH = FLY_SLICES * 9 / 10 };
+enum { LONG_ENOUGH = FLY_SLICES * 9 / 10, FOLLOWED = 3 }; /* slices; by then an output has followed */
 #define STEADY_NS INT64_C(150000000) /* RC_CHANNELS comes ten times a second: two of them must agree */
 #define SLICE_NS INT64_C(100000000)
 #define MOVED 0.2 /* of full travel: a command that changed by so much must be seen at an output */
@@ -75,57 +75,55 @@ void fly_output_watch_commanded(fly_output_watch *w, const s2s_command *command,
     s->has_command = true;
 }
 
-/* Largest change of any command over the window; negative where commands do not go back far enough. */
-static double moved(const fly_output_watch *w, int64_t newest)
-{
-    double most = 0.0;
-    int64_t oldest = newest;
-    for (int i = 0; i < S2S_CHANNELS; i++) {
-        double low = (double)INFINITY, high = -(double)INFINITY;
-        for (int k = 0; k < FLY_SLICES; k++) {
-            const fly_slice *s = &w->slice[k];
-            if (s->number > newest - FLY_SLICES && s->has_command) {
-                oldest = s->number < oldest ? s->number : oldest;
-                low = s->command_low[i] < low ? s->command_low[i] : low;
-                high = s->command_high[i] > high ? s->command_high[i] : high;
-            }
-        }
-        most = high - low > most ? high - low : most;
-    }
-    return newest - oldest >= LONG_ENOUGH ? most : -1.0;
-}
-
-/* The same of the outputs, microseconds. */
-static int travelled(const fly_output_watch *w, int64_t newest)
+/* Largest change of any output over the window, microseconds; *oldest is the slice of the first one. */
+static int travelled(const fly_output_watch *w, int64_t newest, int64_t *oldest)
 {
     int most = 0;
-    int64_t oldest = newest;
+    *oldest = newest;
     for (int i = 0; i < FLY_OUTPUTS; i++) {
         int low = 65535, high = 0;
         for (int k = 0; k < FLY_SLICES; k++) {
             const fly_slice *s = &w->slice[k];
             if (s->number > newest - FLY_SLICES && s->has_output) {
-                oldest = s->number < oldest ? s->number : oldest;
+                *oldest = s->number < *oldest ? s->number : *oldest;
                 low = s->output_low[i] < low ? s->output_low[i] : low;
                 high = s->output_high[i] > high ? s->output_high[i] : high;
             }
         }
         most = high - low > most ? high - low : most;
     }
-    return newest - oldest >= LONG_ENOUGH ? most : -1;
+    return most;
+}
+
+/* Largest change of any command that the outputs must show: sent after the first of them, not just before the last. */
+static double moved(const fly_output_watch *w, int64_t first_output, int64_t newest)
+{
+    double most = 0.0;
+    for (int i = 0; i < S2S_CHANNELS; i++) {
+        double low = (double)INFINITY, high = -(double)INFINITY;
+        for (int k = 0; k < FLY_SLICES; k++) {
+            const fly_slice *s = &w->slice[k];
+            if (s->number > first_output && s->number <= newest - FOLLOWED && s->has_command) {
+                low = s->command_low[i] < low ? s->command_low[i] : low;
+                high = s->command_high[i] > high ? s->command_high[i] : high;
+            }
+        }
+        most = high - low > most ? high - low : most;
+    }
+    return most;
 }
 
 bool fly_output_watch_put_out(fly_output_watch *w, const uint16_t *widths_us, int64_t now_ns)
 {
     const int64_t newest = now_ns / SLICE_NS;
     fly_slice *s = slice_at(w, newest);
-    int travel;
+    int64_t oldest;
     for (int i = 0; i < FLY_OUTPUTS; i++) {
         const uint16_t v = widths_us[i];
         s->output_low[i] = s->has_output && s->output_low[i] < v ? s->output_low[i] : v;
         s->output_high[i] = s->has_output && s->output_high[i] > v ? s->output_high[i] : v;
     }
     s->has_output = true;
-    travel = travelled(w, newest);
-    return travel >= 0 && travel <= STILL_US && moved(w, newest) >= MOVED;
+    return travelled(w, newest, &oldest) <= STILL_US && newest - oldest >= LONG_ENOUGH
+           && moved(w, oldest, newest) >= MOVED;
 }
