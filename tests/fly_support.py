@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import shutil
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,20 @@ class _Io(ctypes.Structure):
     ]  # fmt: skip
 
 
-def fly_library(bundle: Bundle, folder: Path, broken: Mapping[str, tuple[str, str]] | None = None) -> ctypes.CDLL:
+def fly_library(
+    bundle: Bundle,
+    folder: Path,
+    broken: Mapping[str, tuple[str, str]] | None = None,
+    *,
+    options: Sequence[str] = (),
+) -> ctypes.CDLL:
     """A bundle's flying agent and `tests/firmware/fly_calls.c`.
 
     Args:
         bundle: what flies.
         folder: for what is generated.
         broken: by file name, a text in it and what stands there instead: negative controls.
+        options: more for the compiler.
     """
     parts: list[Path] = []
     for part in PARTS:
@@ -74,7 +81,7 @@ def fly_library(bundle: Bundle, folder: Path, broken: Mapping[str, tuple[str, st
     calls = Path(__file__).parent / "firmware" / "fly_calls.c"
     generated = [folder / name for name in agent_sources(bundle) if name.endswith(".c")]
     core = sorted((firmware_folder() / "core").glob("*.c"))
-    library = build_shared([calls, *parts, *core, *generated], folder)
+    library = build_shared([calls, *parts, *core, *generated], folder, options=options)
     library.test_error.restype = ctypes.c_char_p
     library.test_counter.restype = ctypes.c_uint64
     return library
@@ -131,6 +138,7 @@ class CFlight:
     words: list[tuple[int, str]] = field(default_factory=list)
     events: list[str | bytes] = field(default_factory=list)
     broken: bool = False
+    noise: Callable[[], bytes] = bytes
 
     later = Flight.later
     from_ground = Flight.from_ground
@@ -203,6 +211,7 @@ class CFlight:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     came += self.socket.recv(65536)
+            came += self.noise()
             assert len(came) <= 65536
             ctypes.memmove(data, came, len(came))
             n[0] = len(came)
@@ -289,4 +298,3 @@ def python_flight(
 def switch(flight: Any, channel: int, on: bool) -> None:
     """The pilot moves a switch."""
     flight.autopilot.receiver_us[channel - 1] = 1900 if on else 1100
-

@@ -16,6 +16,7 @@ const char *test_error(bool hint);
 uint64_t test_counter(int which);
 size_t test_size_of_telemetry(void);
 size_t test_size_of_watch(void);
+size_t test_size_of_requests(void);
 
 int test_fly(const fly_io *world, uint32_t engage, uint32_t kill, uint32_t given, const double *setpoint,
              uint32_t hand_back, double duration_s, double connect_timeout_s)
@@ -65,4 +66,9 @@ size_t test_size_of_telemetry(void)
 size_t test_size_of_watch(void)
 {
     return sizeof(fly_output_watch);
+}
+
+size_t test_size_of_requests(void)
+{
+    return sizeof(fly_requests);
 }

@@ -298,7 +298,7 @@ def test_a_serial_port_carries_it_too(agent: Path) -> None:
         (["--link", "tcpin:0.0.0.0:7"], 2, "not supported: listening (tcpin)"),
         (["--link", "udp:127.0.0.1:7", "--log", "flight.h5"], 2, "not supported: --log"),
         (["--link", "udp:127.0.0.1:7", "--excitation", "plan.json"], 2, "not supported: --excitation"),
-        (["fly", "--link", "udp:127.0.0.1:7"], 2, "not supported: flying an aircraft"),
+        (["fly", "--link", "udp:127.0.0.1:7"], 2, "unknown option, or one without its value: --link"),
         (["--link", "serial:/dev/null:115200"], 1, "/dev/null is not a serial port"),
         (["--link", "serial:/dev/nothing:115200"], 1, "No such file or directory"),
         (["--link", "serial:/dev/null:1234"], 2, "the baud rate 1234 does not exist"),

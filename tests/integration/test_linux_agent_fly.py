@@ -137,11 +137,18 @@ def deaf_to_mode(f: Any) -> None:
     engage_at(f, 5.0)
 
 
+def stalled(f: Any) -> None:
+    engage_at(f, 5.0)
+    f.later(8.0, lambda: setattr(f.clock, "time_ns", f.clock.time_ns + S // 5 + S // 100))
+
+
 SCRIPTS = [
     plain, pilots_mode, killed, silent_link, dead_link, silent_receiver, restarted, disarmed_and_armed, from_the_ground,
     other_calibration, refused_mode, ignored_mode, deaf_to_mode,
+    stalled,
 ]  # fmt: skip
 ENDS = {
+    "stalled": ["the time is up"],
     "plain": ["disengaged by the pilot's switch"],
     "pilots_mode": ["the pilot or a failsafe chose FBWA"],
     "killed": ["disengaged by the pilot's switch; killed: the sticks are the pilot's"],
@@ -438,3 +445,45 @@ def test_a_command_with_a_parameter_that_means_nothing_or_of_a_stranger_is_not_o
     flight.later(6.4, lambda: counts.append(flight.counter("killed")))
     assert flight.fly(8.0) == 0
     assert counts == [0] and flight.counter("killed") == 1
+
+
+# Damage
+
+
+READ = (0, 1, 22, 30, 31, 32, 33, 36, 65, 74, 76, 77, 111, 242)
+
+
+def random_frames(rng: random.Random) -> bytes:
+    """Whole frames with a good checksum and any content, of the autopilot, a ground station or a stranger."""
+    out = b""
+    for _ in range(rng.randrange(3)):
+        cls = mavlink.mavlink_map[rng.choice(READ)]
+        payload = rng.choice([rng.randbytes(cls.unpacker.size), bytes(cls.unpacker.size), b"\xff" * cls.unpacker.size])
+        sender = rng.choice([(1, 1), (1, 1), (255, 190), (9, 1)])
+        header = bytes([0xFD, len(payload), 0, 0, 0, *sender]) + cls.id.to_bytes(3, "little")
+        crc = mavlink.x25crc(header[1:] + payload)
+        crc.accumulate(bytes([cls.crc_extra]))
+        out += header + payload + crc.crc.to_bytes(2, "little")
+    return out + (rng.randbytes(rng.randrange(40)) if rng.random() < 0.2 else b"")
+
+
+def test_random_messages_do_no_harm(bundle: Bundle, tmp_path: Path) -> None:
+    """Under the undefined behaviour sanitizer: no trap, no stick beyond its calibration, no command while it is not
+    engaged."""
+    checks = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+    library = fly_library(bundle, tmp_path, options=checks)
+    engaged = 0
+    for seed in range(6):
+        rng = random.Random(seed)
+        with c_flight(library) as flight:
+            for k in range(8):
+                flight.later(4.0 + 2.0 * k, lambda: switch(flight, 7, True))
+                flight.later(5.5 + 2.0 * k, lambda: switch(flight, 7, False))
+            flight.later(3.0 + seed, lambda: setattr(flight, "noise", lambda: random_frames(rng)))
+            code = flight.fly(20.0, kill=KILL)
+            assert code in {0, 1, 2}, flight.error
+            assert flight.commanded_while_not_engaged == 0
+            for _, _, widths in flight.overrides.commands:
+                assert all(1100 <= w <= 1900 for w in widths[:4]) and widths[4:] == (65535,) * 4
+            engaged += flight.counter("engagements")
+    assert engaged > 0

@@ -11,6 +11,7 @@ __all__ = ["OutputWatch"]
 
 WINDOW_NS = 3_000_000_000
 MOVED = 0.2  # of full travel: a command that changed by so much must be seen at an output
+FOLLOW_NS = 300_000_000  # by then an output has followed a command, and was heard of
 STILL_US = 5  # an output that changed by no more did not move
 
 
@@ -45,7 +46,9 @@ class OutputWatch:
         if not long_enough or now_ns - self._outputs[0][0] < WINDOW_NS * 9 // 10:
             return False
         still = _travel([w for _, w in self._outputs]) <= STILL_US
-        return still and _travel([c for _, c in self._commands]) >= MOVED
+        # What was commanded before the first of these outputs, or just now, they need not show.
+        first, last = self._outputs[0][0], now_ns - FOLLOW_NS
+        return still and _travel([c for sent_ns, c in self._commands if first < sent_ns <= last]) >= MOVED
 
 
 def _travel(rows: Sequence[Sequence[float]]) -> float:
