@@ -170,11 +170,11 @@ class CFlight:
             if isinstance(event, str):
                 engaged = event == "engaged" or (engaged and not event.startswith("disengaged: "))
                 continue
-            while event:  # MAVLink 2 frames
-                length = 12 + event[1]
-                if event[7] == mavlink.MAVLINK_MSG_ID_RC_CHANNELS_OVERRIDE:
-                    outside += not engaged and event[10:18] != bytes(8)
-                event = event[length:]
+            at = 0
+            while at < len(event):  # MAVLink 2 frames
+                if event[at + 7] == mavlink.MAVLINK_MSG_ID_RC_CHANNELS_OVERRIDE:
+                    outside += not engaged and event[at + 10 : at + 18] != bytes(8)
+                at += 12 + event[at + 1]
         return outside
 
     def interrupt(self) -> None:

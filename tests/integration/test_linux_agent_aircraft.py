@@ -152,17 +152,20 @@ def link_over(medium: str) -> Generator[tuple[MavlinkLink, str], None, None]:
 
 @pytest.mark.parametrize("medium", ["udp", "tcp", "serial"])
 def test_the_switch_engages_and_disengages(medium: str, agent: Path) -> None:
-    with link_over(medium) as (link, address), Aircraft(link) as aircraft:
-        with running(agent, "--vehicle", address, "--setpoint", "heading=30", "--hand-back", "rtl") as run:
-            engage(aircraft, run)
-            before = aircraft.autopilot.truth()
-            time.sleep(3.0)
-            after = aircraft.autopilot.truth()
-            aircraft.switch(False)
-            wait_for(lambda: aircraft.autopilot.mode == "RTL", "RTL", PATIENCE_S)
-            wait_for(run.has_said("disengaged: disengaged by the pilot's switch"), "words", PATIENCE_S)
-            run.process.send_signal(signal.SIGTERM)
-            assert run.wait() == 130
+    with (
+        link_over(medium) as (link, address),
+        Aircraft(link) as aircraft,
+        running(agent, "--vehicle", address, "--setpoint", "heading=30", "--hand-back", "rtl") as run,
+    ):
+        engage(aircraft, run)
+        before = aircraft.autopilot.truth()
+        time.sleep(3.0)
+        after = aircraft.autopilot.truth()
+        aircraft.switch(False)
+        wait_for(lambda: aircraft.autopilot.mode == "RTL", "RTL", PATIENCE_S)
+        wait_for(run.has_said("disengaged: disengaged by the pilot's switch"), "words", PATIENCE_S)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.wait() == 130
     assert abs(after.altitude_m - before.altitude_m) < 40.0 and abs(after.roll_rad) < 1.0
     assert any(line.startswith("1 engagements, ") for line in run.said) and run.said[-1] == "interrupted"
 

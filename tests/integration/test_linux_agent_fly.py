@@ -479,7 +479,7 @@ def test_random_messages_do_no_harm(bundle: Bundle, tmp_path: Path) -> None:
             for k in range(8):
                 flight.later(4.0 + 2.0 * k, lambda: switch(flight, 7, True))
                 flight.later(5.5 + 2.0 * k, lambda: switch(flight, 7, False))
-            flight.later(3.0 + seed, lambda: setattr(flight, "noise", lambda: random_frames(rng)))
+            flight.later(3.0 + seed, lambda rng=rng: setattr(flight, "noise", lambda: random_frames(rng)))
             code = flight.fly(20.0, kill=KILL)
             assert code in {0, 1, 2}, flight.error
             assert flight.commanded_while_not_engaged == 0
