@@ -1,13 +1,8 @@
 /* Elementary functions that give the same bits everywhere: the twin of sim2sky/runtime/real.py. */
 #include "real.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdbool.h>
-
-#if FLT_EVAL_METHOD != 0 || defined(__FAST_MATH__)
-#error "doubles must be rounded to double after each operation, as IEEE 754 says: no x87, no -ffast-math"
-#endif
 
 #define TWO_PI 6.283185307179586
 

@@ -44,6 +44,7 @@ def sources(name: str, folder: Path, rows: int = ROWS, **more: bool) -> list[str
     return twin(subject, min(rows, 1024 if subject.network.lstm is not None or name == LARGE else rows))
 
 
+@pytest.mark.slow
 def test_ten_thousand_answers_of_the_tanh_policy_are_the_same_everywhere(tmp_path: Path) -> None:
     expected = sources(TANH, tmp_path)
     assert ROWS >= 10_000 and len(expected) == ROWS // identity.BLOCK
@@ -58,6 +59,7 @@ def test_ten_thousand_answers_of_every_kind_of_network_are_the_same_everywhere(n
     assert len(set(outputs.values())) == 1  # also beyond what the twin was asked
 
 
+@pytest.mark.slow
 def test_ten_thousand_answers_of_the_large_policy_are_the_same_everywhere(tmp_path: Path) -> None:
     expected = sources(LARGE, tmp_path)
     host = OTHER_BUILDS[:2]

@@ -124,7 +124,12 @@ def test_everything_it_says_it_wrote_is_there(deployed: tuple[DeployPlan, Deploy
     report = json.loads((plan.output / "report.json").read_text())
     assert report["verdict"] == "pass"
     assert [c["name"] for c in report["checks"]][3] == "HIL Performance"
-    assert "DEPLOYMENT VALIDATION REPORT" in (plan.output / "report.txt").read_text()
+    text = (plan.output / "report.txt").read_text()
+    assert "DEPLOYMENT VALIDATION REPORT" in text
+    onnx, native = report["runtimes"]  # measured on the target, where the C was compiled
+    assert (onnx["runtime"], native["runtime"][:2]) == ("onnxruntime", "C,")
+    assert onnx["flies"] is not native["flies"] and native["golden_max_error"] <= 1e-5
+    assert f"Runtimes on the target\nruntime {' ' * 13}golden error" in text and native["why"] in text
     log = (plan.output / "deploy.log").read_text()
     assert "step 1 wrote" in log
     assert log.rstrip().endswith("complete")

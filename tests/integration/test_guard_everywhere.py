@@ -41,7 +41,7 @@ LIMITS = SafetyLimits(
 def flight() -> Flown:
     """One long flight with two polygons, which sees every mode."""
     setup = (LIMITS, airframe("ultrastick25e").gains, make_contract(settings()))
-    f = flown(7, 3, STEPS, setup)
+    f = flown(7, 2, STEPS, setup)
     assert set(f.answers["mode"][f.calls["what"] == 0].tolist()) == {int(m) for m in Mode}
     return f
 

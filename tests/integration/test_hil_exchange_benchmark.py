@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.flight_support import agent_environment, make_bundle, settings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/hil_exchange.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_flies_both_agents_to_the_same_end(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "hand", settings())
     command = [sys.executable, str(SCRIPT), str(bundle.path), "--episodes", "1", "--json"]

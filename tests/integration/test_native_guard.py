@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import guard_twin
+from benchmarks import guard_mutants, guard_twin
+from benchmarks.guard_twin import differences
 from tests.flight_support import make_bundle, sample, settings
 
 from sim2sky.agent.bundle import Bundle
@@ -19,7 +20,7 @@ from sim2sky.environments.episode import fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.errors import ToolchainError
 from sim2sky.hil import native_guard
-from sim2sky.hil.native_guard import GUARD_SOURCES, NativeMonitor
+from sim2sky.hil.native_guard import GUARD_SOURCES, NativeMonitor, open_guard
 from sim2sky.hil.native_library import cache_folder, native_library
 from sim2sky.runtime.assembly import make_monitor
 from sim2sky.runtime.autopilot import Autopilot, AutopilotGains
@@ -218,3 +219,18 @@ def test_the_benchmark_counts_compares_and_says_what_it_has_not_seen(
     assert " 0 with another command bit, mode or trip" in printed and "never seen: " in printed
     monkeypatch.setattr(guard_twin, "differences", lambda *_: ["flight 0 step 1"])
     assert guard_twin.campaign(400, 1, workers=1).different == ["flight 0 step 1"]
+
+
+def test_a_change_of_one_operator_is_found_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [(line, changed) for line, _, _, changed in guard_mutants.mutants("a;\nif (x < y && z) {\n")] == [
+        (2, "a;\nif (x <= y && z) {\n"), (2, "a;\nif (x < y || z) {\n"),
+    ]  # fmt: skip
+    monkeypatch.setattr(guard_mutants, "SWAPS", ((" += ", " -= "), ("++*", "--*")))
+    monkeypatch.setattr(
+        guard_mutants, "noticed", lambda library, flights: any(differences(f, open_guard(library)) for f in flights)
+    )
+    flights = [guard_twin.flown(5, k) for k in range(20)]
+    assert list(guard_mutants.survivors(flights, tmp_path, ("watch.c",))) == ["found", "found"]
+    # Negative control: where nobody flies, nothing is noticed.
+    said = list(guard_mutants.survivors([], tmp_path, ("watch.c",)))
+    assert len(said) == 2 and all(text.startswith("survives watch.c:") for text in said)

@@ -198,10 +198,27 @@ def _one(task: _Task, say: Callable[[str], None], running: set[int]) -> TargetOu
 
 
 def _serve(task: _Task, sender: Connection) -> None:
-    """Runs in the target's process."""
+    """Runs in the target's process.
+
+    Ctrl-C comes from the terminal and from the process that waits for this one; only the first interrupts, and none
+    that comes at the end, where multiprocessing would print a traceback.
+    """
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), sender:
+        signal.signal(signal.SIGINT, _interrupted)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        sender.send(_deploy_to(task, sender.send))
+        try:
+            sender.send(_deploy_to(task, sender.send))
+        finally:
+            signal.signal(signal.SIGINT, _unheard)
+
+
+def _interrupted(*_: object) -> None:
+    signal.signal(signal.SIGINT, _unheard)
+    raise KeyboardInterrupt
+
+
+def _unheard(*_: object) -> None:
+    """Unlike SIG_IGN, this is not inherited by programs that are started."""
 
 
 def _deploy_to(task: _Task, say: Callable[[str], None]) -> TargetOutcome:
