@@ -32,6 +32,7 @@ LIMITS = SafetyLimits(
     battery_min_voltage=10.0,
     geofence_polygons=(((-450.0, -400.0), (-450.0, 450.0), (460.0, 430.0), (440.0, -420.0)),),
 )
+KINDS = ("extreme", "old", "future", "battery", "outside", "height", "setpoint", "switch")
 EXTREMES = (math.nan, math.inf, -math.inf, 1e300, -1e30, 1e7, -0.0, 5e-324, 400.0, -400.0)
 
 
@@ -123,7 +124,7 @@ def bundle_of(
 def moments(seed: int, n: int, dt_ns: int = 50_000_000) -> Iterator[Moment]:
     """Flight as random as it gets: a wandering state, and again and again something that lasts for a while: a value
     that is missing or impossible, a state that grows old, a clock that jumps, a battery that sinks, a fence that is
-    passed, a kill, a new episode."""
+    passed, a floor, a ceiling, a kill, a new episode."""
     rng = np.random.default_rng(seed)
     trim = np.array([0.0, 0.05, 0.0, 0.0, 0.0, 0.0, 18.0, 150.0, 0.0, 0.0, 0.0, 10.0, 0.0])
     sway = np.array([0.12, 0.04, 0.1, 0.15, 0.1, 0.1, 0.6, 4.0, 0.7, 15.0, 15.0, 1.0, 1.0])
@@ -137,7 +138,7 @@ def moments(seed: int, n: int, dt_ns: int = 50_000_000) -> Iterator[Moment]:
         if left == 0:
             kind, left = "", int(rng.integers(1, 80))
             if rng.random() < 0.5:
-                kind = str(rng.choice(["extreme", "old", "future", "battery", "outside", "low", "setpoint", "switch"]))
+                kind = str(rng.choice(KINDS))
                 field, extreme = int(rng.integers(13)), float(rng.choice(EXTREMES))
                 left = int(rng.choice([1, 2, 3, 8, 40, 300]))
         left -= 1
@@ -152,8 +153,9 @@ def moments(seed: int, n: int, dt_ns: int = 50_000_000) -> Iterator[Moment]:
             battery = (9.0, 0.0, math.nan)[field % 3]
         elif kind == "outside":
             sample = replace(sample, north_m=430.0 + 20.0 * field, east_m=-90.0)
-        elif kind == "low":
-            sample = replace(sample, altitude_m=20.0 + 10.0 * field, climb_rate_mps=-1.0 * field)
+        elif kind == "height":
+            altitude = 20.0 + 10.0 * field if field % 2 else 440.0 + 10.0 * field
+            sample = replace(sample, altitude_m=altitude, climb_rate_mps=-1.0 * field)
         elif kind == "setpoint":
             wanted = Setpoint(*(float(v) for v in rng.choice([*EXTREMES, 0.1, -3.0], 8)))
         elif kind == "switch" and rng.random() < 0.2:

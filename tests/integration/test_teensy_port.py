@@ -345,6 +345,8 @@ def run(command: list[Any]) -> str:
 def test_the_port_is_the_one_in_the_repository(project: Path, bundle: Bundle) -> None:
     for name in ("platformio.ini", "src/main.cpp", "src/flight.c", "src/flight.h"):
         assert (project / name).read_bytes() == (firmware_folder() / "ports" / "teensy41" / name).read_bytes()
+    documented = (firmware_folder().parent / "docs" / "firmware.md").read_text()
+    assert f"`{encode_frame(b'A').hex(' ').upper()}`" in documented
     for name, text in agent_sources(bundle).items():
         assert (project / "sim2sky" / name).read_text() == text
     assert len(CHANNELS) == 4 and np.dtype("<f4").itemsize == 4 and len(astuple(LEVEL)) == 13

@@ -20,6 +20,7 @@ from sim2sky.deployment.deploy_chip import OnChip, plan_for_chip
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
 from sim2sky.deployment.deploy_steps import STEPS, Steps, code_hash, ignore, result_from
 from sim2sky.deployment.deploy_target import OnTarget
+from sim2sky.deployment.firmware_build import require_weights_fit
 from sim2sky.deployment.keys import DEFAULT_KEY, KeyRing
 from sim2sky.deployment.onnx_emitter import resolve_versions
 from sim2sky.deployment.pipeline_state import PipelineState, content_hash
@@ -165,6 +166,8 @@ class Preparation(Steps):
         with self.logged():
             self.begin(1)
             exported = self.export()
+            if is_chip(self.plan.target_name):
+                require_weights_fit(exported)
             self.begin(2)
             bundle = self.optimise(exported)
             self.begin(3)

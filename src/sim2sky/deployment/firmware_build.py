@@ -17,7 +17,16 @@ from sim2sky.deployment.stack_usage import worst_case_stack
 from sim2sky.deployment.toolchain import Compiler, compile_c, find_compiler, firmware_folder
 from sim2sky.errors import TargetError
 
-__all__ = ["EMULATED", "TEENSY41", "Image", "Memory", "build_agent", "build_program", "image_size"]
+__all__ = [
+    "EMULATED",
+    "TEENSY41",
+    "Image",
+    "Memory",
+    "build_agent",
+    "build_program",
+    "image_size",
+    "require_weights_fit",
+]
 
 PORT = "mps2_an500"
 LINKER_SCRIPT = "link.ld"
@@ -120,8 +129,7 @@ def build_agent(bundle: Bundle, out: Path) -> Image:
         ToolchainError: no cross compiler, or it refuses the source.
         BundleError, ConfigError, ContractError: the bundle cannot fly.
     """
-    with np.load(io.BytesIO(bundle.read("network.npz"))) as network:
-        _require_room("flash", "the policy's weights alone take", sum(network[name].nbytes for name in network.files))
+    require_weights_fit(bundle)
     compiler = find_compiler("cortex-m7")
     with tempfile.TemporaryDirectory(prefix="sim2sky-firmware-") as folder:
         project = Path(folder) / "project"
@@ -133,6 +141,12 @@ def build_agent(bundle: Bundle, out: Path) -> Image:
     _require_room("flash", "the firmware takes", flash)
     _require_room("RAM", "the firmware takes", ram + stack)
     return Image(out, flash, ram + stack, stack, str(compiler))
+
+
+def require_weights_fit(bundle: Bundle) -> None:
+    """What can be told without a compiler: the weights alone fit the flash. Raises TargetError."""
+    with np.load(io.BytesIO(bundle.read("network.npz"))) as network:
+        _require_room("flash", "the policy's weights alone take", sum(network[name].nbytes for name in network.files))
 
 
 def _require_room(kind: str, what: str, size: int) -> None:

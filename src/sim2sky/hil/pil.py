@@ -28,7 +28,7 @@ __all__ = ["ChipAgent", "ChipGuard", "ChipIdentity", "PilLink", "PolicyAnswer", 
 
 VERSION = 1
 _STEP_FLOATS = 1 + 4 + 4 + 8 + 8 * len(CHANNELS)
-ANSWER_S = 5.0
+ANSWER_S = 10.0
 """No question takes so long: replaying the golden vectors of a large net over a UART is the longest."""
 
 _STEP = Struct("<cqq22d")
