@@ -26,7 +26,8 @@ def export(
         str, Parameter(help="comma-separated: onnx, torchscript, c; the first one flies, c comes along unasked")
     ] = "onnx",
     c_weights: Annotated[
-        Literal["float32", "int8"], Parameter(help="weights of the generated C; int8 takes a quarter of the space and is less exact")
+        Literal["float32", "int8"],
+        Parameter(help="weights of the generated C; int8: a quarter of the size, less exact"),
     ] = "float32",
     name: Annotated[str | None, Parameter(help="the agent's name; its folder's name by default")] = None,
     profile: Annotated[str, Parameter(help="target platform, which decides opset and IR version")] = "generic_linux",
