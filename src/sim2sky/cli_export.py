@@ -79,6 +79,8 @@ def export(
     for fmt, error in exported.errors.items():
         size = bundle.files[bundle.formats[fmt]]["size"]
         print(f"  {fmt}: {size} bytes, largest error {error:.2g} on {len(bundle.golden())} golden vectors")
+    if c_weights == "int8" and "c" in exported.errors:
+        print("  int8 weights change the answers by so much: see what that does to a flight with sim2sky validate")
     if exported.without_c:
         print(f"  no c: {exported.without_c}")
     if limits_of is None:
