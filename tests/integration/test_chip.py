@@ -308,7 +308,7 @@ def test_a_net_that_does_not_fit_the_flash(tmp_path: Path, monkeypatch: pytest.M
         patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, flash=40_000))
         with pytest.raises(TargetError, match=r"the firmware takes [\d,]+ bytes of flash; the Teensy 4.1 has 40,000"):
             build_agent(bundle, tmp_path / "firmware.elf")
-        patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, flash=500))
+        patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, flash=100))
         with pytest.raises(TargetError, match="the policy's weights alone take"):
             build_agent(bundle, tmp_path / "firmware.elf")
         patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, ram=1000))
@@ -329,8 +329,10 @@ def test_a_large_net_is_refused_before_anything_is_compiled(tmp_path: Path) -> N
     bundle = make_bundle(tmp_path / "large", env, network=Network((InputHead("observation", n),), layers))
     with pytest.raises(
         TargetError, match=r"weights alone take 4,\d{3},\d{3} bytes .* the emulated board has 4,194,304"
-    ):
+    ) as caught:
         build_agent(bundle, tmp_path / "firmware.elf")
+    assert "c_weights: int8" in caught.value.hint
+    firmware_build.require_weights_fit(replace(bundle, provenance={"c_weights": "int8"}))  # a quarter
 
 
 def test_a_program_that_overflows_the_code_memory(tmp_path: Path) -> None:

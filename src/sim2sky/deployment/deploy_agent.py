@@ -191,15 +191,17 @@ class Preparation(Steps):
         out = plan.output / "export"
         if (bundle := self.kept("export", key)) is not None:
             return bundle
-        fmt = settings.model_export.format
+        fmt, chip = settings.model_export.format, is_chip(plan.target_name)
+        int8 = chip and settings.model_export.c_weights == "int8"
         exported = export_bundle(
             plan.model_path,
             out,
             agent_name=plan.name,
             vecnormalize=plan.vecnormalize,
             contract=plan.contract,
-            formats=_FORMATS[fmt] + (("c",) if is_chip(plan.target_name) else ()),
-            active=fmt,
+            formats=_FORMATS[fmt] + (("c",) if chip else ()),
+            active="c" if int8 else fmt,
+            c_weights="int8" if int8 else "float32",
             profile=settings.target.platform,
             opset_version=settings.model_export.opset_version,
             safety=functools.partial(safety_of, limits),

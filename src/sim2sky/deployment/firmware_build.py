@@ -145,8 +145,10 @@ def build_agent(bundle: Bundle, out: Path) -> Image:
 
 def require_weights_fit(bundle: Bundle) -> None:
     """What can be told without a compiler: the weights alone fit the flash. Raises TargetError."""
+    size = 1 if bundle.provenance.get("c_weights") == "int8" else 4
     with np.load(io.BytesIO(bundle.read("network.npz"))) as network:
-        _require_room("flash", "the policy's weights alone take", sum(network[name].nbytes for name in network.files))
+        n_weights = sum(network[name].size for name in network.files if network[name].dtype == np.float32)
+    _require_room("flash", "the policy's weights alone take", size * n_weights)
 
 
 def _require_room(kind: str, what: str, size: int) -> None:
@@ -155,7 +157,7 @@ def _require_room(kind: str, what: str, size: int) -> None:
         if size > room:
             raise TargetError(
                 f"{what} {size:,} bytes of {kind}; {board.name} has {room:,}",
-                hint="train a smaller net, e.g. two layers of 64",
+                hint="train a smaller net, e.g. two layers of 64, or set model_export.c_weights: int8",
             )
 
 
