@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.ready
 # Two threads on nets of this size cost more time than they save, and episodes run in parallel anyway.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint types train-agents bench bench-safety bench-gap clean
+.PHONY: demo test lint types train-agents bench bench-core bench-safety bench-gap clean
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "sim2sky needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 2; }
@@ -43,10 +43,21 @@ bench: build/bench/hawk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/env_speed.py
 	$(BIN)/python benchmarks/hil_exchange.py build/bench/hawk
-	$(BIN)/python benchmarks/policy_latency.py
 	$(BIN)/python benchmarks/policy_process_latency.py build/bench/hawk
 	$(BIN)/python benchmarks/recorder_cost.py
 	$(BIN)/python benchmarks/hsa_training.py
+
+# About half an hour: the C core against its Python twins, on every compiler and machine there is here.
+bench-core: export PYTHONPATH := src:.
+bench-core: build/bench/hawk
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	scripts/system_packages.sh
+	$(BIN)/python benchmarks/policy_latency.py
+	$(BIN)/python benchmarks/native_backend.py
+	$(BIN)/python benchmarks/pil.py build/bench/hawk
+	$(BIN)/python benchmarks/elementary_functions.py
+	$(BIN)/python benchmarks/bit_identity.py
+	$(BIN)/python benchmarks/guard_twin.py
 
 # Two to three hours: what must never happen, tried very often. The tests run a short form of each.
 bench-safety: export PYTHONPATH := src:.

@@ -4,9 +4,9 @@
 
 One target, one release after another, each a process of its own that copies, then becomes the target's installer. It
 gets SIGKILL in a state drawn at random, after a delay drawn from that state's own duration; half of the time its whole
-process group does, half of the time the installer alone. After every kill, every byte of what would fly is hashed and
-its signature checked. Every fifth time nothing is killed, and the installation must succeed. Deaths of processes, not
-of the machine: what reached the kernel stays.
+process group does, half of the time the installer alone. After every kill, every byte of what would fly is hashed, its
+signature checked, and no compiled policy may be there by half. Every fifth time nothing is killed, and the installation
+must succeed. Deaths of processes, not of the machine: what reached the kernel stays.
 
 The negative control is an installer that copies over the files of the active release in place. The same check must
 catch it, or this benchmark fails.
@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from machine import describe_machine
 from tests.deploy_support import local_target, make_bundle, make_release
+from tests.native_support import with_c
 
 from sim2sky.deployment.install import STATES
 from sim2sky.deployment.launch import resolve
@@ -40,7 +41,8 @@ from sim2sky.deployment.release import Release
 from sim2sky.deployment.release_check import verify_release
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.deployment.target_state import TargetState
-from sim2sky.errors import TargetError
+from sim2sky.errors import BundleError, TargetError
+from sim2sky.runtime.native_record import RECORD, read_library, read_record
 
 POINTS = ("copy", *STATES)
 SAMPLES = 20
@@ -64,6 +66,13 @@ def problem_of(root: Path, allowed: set[str]) -> str:
         name = verify_release(str(folder), TargetState(str(root)).trust())["release"]
     except (TargetError, OSError) as error:
         return str(error)
+    for native in sorted((root / "native").glob("[!.]*")):  # whole or not there, whoever was killed compiling it
+        try:
+            record = read_record(native, json.loads((native / RECORD).read_bytes())["bundle"])
+            if record["sha256"]:
+                read_library(native, record)
+        except (BundleError, OSError, ValueError) as error:
+            return f"{native.name}: {error}"
     return "" if name in allowed else f"{name} flies, which is none of {sorted(allowed)}"
 
 
@@ -151,6 +160,7 @@ def campaign(
     """Kill `kills` installations on a target in `folder`."""
     rng, outcome = random.Random(seed), Outcome()
     bundles = [make_bundle(folder / f"bundle{i}", seed=i, agent=f"agent{i}") for i in range(2)]
+    bundles[1] = with_c(bundles[1])  # compiled over there, within the self-test
     target, root = local_target(folder / "target"), folder / "target"
     first = make_release(bundles[0], folder / "release")
     active = target.activate(first, now_s=time.time(), samples=SAMPLES)["release"]

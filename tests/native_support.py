@@ -26,7 +26,7 @@ def running_sum(contract: Contract, *, discrete: bool = False, wrong: int | None
         wrong: this golden vector's answer is off by one bit.
     """
     n = sum(len(spec.signals) for spec in contract.inputs)
-    m = len(contract.output.signals)
+    m = len(contract.output.signals or contract.output.sizes)
     header = f"""\
 #ifndef SIM2SKY_POLICY_H
 #define SIM2SKY_POLICY_H

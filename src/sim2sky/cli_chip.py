@@ -62,5 +62,6 @@ def test_chip(target: str, *, as_json: bool) -> int:
         )
     else:
         print(f"{'✗ FAIL' if test.different else '✓ PASS'} - bundle {identity.bundle_digest[:12]} on {where.name}")
-        print(f"  golden vectors: {test.compared}, {test.different} of them not to the last bit")
+        found = f"{test.different} of them differ" if test.different else "all to the last bit"
+        print(f"  golden vectors: {test.compared}, {found}")
     return EXIT_FAIL if test.different else EXIT_PASS

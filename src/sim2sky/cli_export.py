@@ -26,7 +26,8 @@ def export(
         str, Parameter(help="comma-separated: onnx, torchscript, c; the first one flies, c comes along unasked")
     ] = "onnx",
     c_weights: Annotated[
-        Literal["float32", "int8"], Parameter(help="weights of the generated C; int8 is smaller, not faster or exact")
+        Literal["float32", "int8"],
+        Parameter(help="weights of the generated C; int8: a quarter of the size, less exact"),
     ] = "float32",
     name: Annotated[str | None, Parameter(help="the agent's name; its folder's name by default")] = None,
     profile: Annotated[str, Parameter(help="target platform, which decides opset and IR version")] = "generic_linux",
@@ -78,6 +79,8 @@ def export(
     for fmt, error in exported.errors.items():
         size = bundle.files[bundle.formats[fmt]]["size"]
         print(f"  {fmt}: {size} bytes, largest error {error:.2g} on {len(bundle.golden())} golden vectors")
+    if c_weights == "int8" and "c" in exported.errors:
+        print("  int8 weights change the answers by so much: see what that does to a flight with sim2sky validate")
     if exported.without_c:
         print(f"  no c: {exported.without_c}")
     if limits_of is None:

@@ -23,12 +23,20 @@ from tests.deploy_support import flying_bundle
 from tests.flight_support import make_bundle, sample, settings
 
 from sim2sky.agent.bundle import Bundle
+from sim2sky.agent.layers import Activation, Clip, Dense, InputHead, Network
 from sim2sky.deployment import firmware_build, firmware_config
 from sim2sky.deployment.c_arithmetic import CPolicy
 from sim2sky.deployment.export_c import golden_rows
 from sim2sky.deployment.firmware_build import TEENSY41, Image, build_agent, image_size
 from sim2sky.environments.tasks import make_contract
-from sim2sky.errors import GoldenMismatchError, LinkError, MissingExtraError, NotSupportedError, TargetError
+from sim2sky.errors import (
+    GoldenMismatchError,
+    LinkError,
+    MissingExtraError,
+    NotSupportedError,
+    TargetError,
+    ToolchainError,
+)
 from sim2sky.hil import chip as chips
 from sim2sky.hil.chip import emulated_chip, require_golden, serial_board
 from sim2sky.hil.pil import ChipAgent, PilLink
@@ -300,12 +308,41 @@ def test_a_net_that_does_not_fit_the_flash(tmp_path: Path, monkeypatch: pytest.M
         patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, flash=40_000))
         with pytest.raises(TargetError, match=r"the firmware takes [\d,]+ bytes of flash; the Teensy 4.1 has 40,000"):
             build_agent(bundle, tmp_path / "firmware.elf")
-        patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, flash=500))
+        patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, flash=100))
         with pytest.raises(TargetError, match="the policy's weights alone take"):
             build_agent(bundle, tmp_path / "firmware.elf")
         patch.setattr(firmware_build, "TEENSY41", replace(TEENSY41, ram=1000))
         with pytest.raises(TargetError, match=r"bytes of RAM; the Teensy 4.1 has 1,000"):
             build_agent(bundle, tmp_path / "firmware.elf")
+
+
+def test_a_large_net_is_refused_before_anything_is_compiled(tmp_path: Path) -> None:
+    env, contract = settings(), make_contract(settings())
+    n, rng = len(contract.inputs[0].signals), np.random.default_rng(0)
+
+    def dense(inputs: int, outputs: int) -> Dense:
+        weight = rng.normal(0.0, 0.1 / inputs**0.5, (outputs, inputs)).astype(np.float32)
+        return Dense(weight, np.zeros(outputs, np.float32))
+
+    ones = np.ones(4, np.float32)
+    layers = (dense(n, 1024), Activation("tanh"), dense(1024, 1024), dense(1024, 4), Clip(-ones, ones))
+    bundle = make_bundle(tmp_path / "large", env, network=Network((InputHead("observation", n),), layers))
+    with pytest.raises(
+        TargetError, match=r"weights alone take 4,\d{3},\d{3} bytes .* the emulated board has 4,194,304"
+    ) as caught:
+        build_agent(bundle, tmp_path / "firmware.elf")
+    assert "c_weights: int8" in caught.value.hint
+    firmware_build.require_weights_fit(replace(bundle, provenance={"c_weights": "int8"}))  # a quarter
+
+
+def test_a_program_that_overflows_the_code_memory(tmp_path: Path) -> None:
+    source = tmp_path / "main.c"
+    source.write_text(
+        "extern const unsigned char large[5 << 20];\nconst unsigned char large[5 << 20] = {1};\n"
+        "int main(int n, char **v) { (void)v; return large[n]; }\n"
+    )
+    with pytest.raises(ToolchainError, match=r"will not fit in region .code."):
+        firmware_build.build_program(source, [], tmp_path / "program.elf")
 
 
 def test_the_size_of_an_image_is_what_the_linker_made(linear: Built, tmp_path: Path) -> None:

@@ -94,6 +94,25 @@ def test_six_steps_and_what_they_measured(deployed: tuple[DeployPlan, DeployResu
     assert bundle.profile == "teensy" and {"onnx", "c"} <= set(bundle.formats) and bundle.active == "onnx"
 
 
+def test_int8_weights_are_what_is_checked_and_what_flies(
+    agents: dict[str, Path], deployed: tuple[DeployPlan, DeployResult, list[str]], tmp_path: Path
+) -> None:
+    export = SETTINGS.model_export.model_copy(update={"c_weights": "int8"})
+    plan = plan_of(agents["linear"], tmp_path / "out", f"mcu:emulated:{tmp_path / 'board'}")
+    plan = replace(plan, settings=SETTINGS.model_copy(update={"model_export": export}))
+    lines: list[str] = []
+    result = deploy(plan, say=lines.append)
+    assert result.outcome == "pass" and result.bundle is not None
+    bundle = open_bundle(result.bundle)
+    assert bundle.active == "c" and bundle.provenance["c_weights"] == "int8"
+    checks = {c["name"]: c for c in json.loads((plan.output / "report.json").read_text(encoding="utf-8"))["checks"]}
+    error = checks["Model Export"]["metrics"]["golden_max_error"]
+    assert 1e-5 < error <= bundle.provenance["golden_tolerance"]  # of the int8 C, not of the ONNX file
+    assert checks["HIL Performance"]["metrics"]["same_success_as_simulation"] == "4/4"
+    floats = deployed[1].bundle
+    assert floats is not None and open_bundle(floats).read("policy.c") != bundle.read("policy.c")
+
+
 def test_the_report_has_the_table(deployed: tuple[DeployPlan, DeployResult, list[str]]) -> None:
     plan, _, _ = deployed
     report = (plan.output / "report.txt").read_text(encoding="utf-8")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.agent_support import LIMITS, Moment, bundle_of, differs, moments, step
+from tests.c_support import build_program
 from tests.flight_support import sample
 from tests.twin_agent import ArithmeticBackend
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config import EnvironmentSettings
 from sim2sky.deployment.bundling import export_bundle
+from sim2sky.deployment.toolchain import find_compiler
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
 from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.hil.native_agent import NativeAgent
+from sim2sky.hil.native_library import native_library
 from sim2sky.runtime.assembly import make_agent, make_monitor
 from sim2sky.runtime.flight_agent import FlightAgent, Tick
 from sim2sky.runtime.safety import Mode, Trip
@@ -82,15 +87,38 @@ def test_random_flights_have_the_same_bits(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "n"), [("tanh", 10_000), ("relu", 10_000), ("lstm", 10_000), ("wild", 70_000)])
+@pytest.mark.parametrize(("kind", "n"), [("tanh", 8_000), ("relu", 8_000), ("lstm", 4_000), ("wild", 80_000)])
 def test_a_hundred_thousand_ticks_have_the_same_bits(kind: str, n: int, tmp_path: Path) -> None:
     seen = compare(bundle_of(tmp_path / "b", kind), seed=2, n=n)
-    assert seen["POLICY"] > 300 and seen["RETURN"] > 20, seen
+    assert seen["POLICY"] > 200 and seen["HOLD"] > 200, seen
     assert not seen["trips"] & int(Trip.POLICY_LATE | Trip.POLICY_DEAD)  # in one program it is neither
     if n > 50_000:  # enough for everything to have happened
         assert all(seen[mode.name] > 20 for mode in Mode), seen
         missing = [t.name for t in Trip if not t & seen["trips"] and t not in {Trip.POLICY_LATE, Trip.POLICY_DEAD}]
         assert not missing, missing
+
+
+UNDEFINED = ["-fsanitize=undefined,float-divide-by-zero", "-fsanitize-trap=all", "-O1"]
+"""Traps where C leaves the behaviour open; needs no run-time library."""
+
+
+@pytest.mark.parametrize("options", [[], ["-O0"], UNDEFINED], ids=["O3", "O0", "undefined"])
+def test_another_compiler_gives_the_same_bits_and_finds_nothing_undefined(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "clang")
+    built = functools.partial(native_library, options=["-Werror", *options])
+    monkeypatch.setattr("sim2sky.hil.native_agent.native_library", built)
+    for kind in ("lstm", "wild"):
+        assert compare(bundle_of(tmp_path / kind, kind), seed=4, n=500)["POLICY"] > 10
+
+
+def test_the_sanitiser_would_trap(tmp_path: Path) -> None:
+    """A shift by more than the width ends the program, so silence above means something."""
+    source = tmp_path / "shift.c"
+    source.write_text("int main(int n, char **v) { (void)v; return 1 << (n + 40); }\n")
+    program = build_program([source], tmp_path, compiler=find_compiler("host", "clang"), options=UNDEFINED)
+    assert subprocess.run([str(program)], timeout=20, check=False).returncode < 0
 
 
 @pytest.mark.parametrize(("task", "rate_hz"), [("attitude", 50.0), ("rate", 30.0)])

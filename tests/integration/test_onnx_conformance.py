@@ -112,7 +112,7 @@ REFUSED = {
 @functools.cache
 def cases() -> dict[str, Any]:
     """Every case whose model is one node that we know, by name."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # some cases divide by zero on purpose while they are made
         found = collect_testcases(None)
     nodes = {case.name: list(case.model.graph.node) for case in found}

@@ -20,6 +20,9 @@ class ExportSettings(Settings):
     opset_version: int | None = Field(
         default=11, ge=9, le=26, description="ONNX opset; absent: what the platform wants"
     )
+    c_weights: Literal["float32", "int8"] = Field(
+        default="float32", description="of the C that flies on a microcontroller; int8 where its flash is short"
+    )
 
 
 class OptimizationSettings(Settings):

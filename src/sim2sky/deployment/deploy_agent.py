@@ -20,6 +20,7 @@ from sim2sky.deployment.deploy_chip import OnChip, plan_for_chip
 from sim2sky.deployment.deploy_plan import DeployPlan, DeployResult
 from sim2sky.deployment.deploy_steps import STEPS, Steps, code_hash, ignore, result_from
 from sim2sky.deployment.deploy_target import OnTarget
+from sim2sky.deployment.firmware_build import require_weights_fit
 from sim2sky.deployment.keys import DEFAULT_KEY, KeyRing
 from sim2sky.deployment.onnx_emitter import resolve_versions
 from sim2sky.deployment.pipeline_state import PipelineState, content_hash
@@ -165,6 +166,8 @@ class Preparation(Steps):
         with self.logged():
             self.begin(1)
             exported = self.export()
+            if is_chip(self.plan.target_name):
+                require_weights_fit(exported)
             self.begin(2)
             bundle = self.optimise(exported)
             self.begin(3)
@@ -188,15 +191,17 @@ class Preparation(Steps):
         out = plan.output / "export"
         if (bundle := self.kept("export", key)) is not None:
             return bundle
-        fmt = settings.model_export.format
+        fmt, chip = settings.model_export.format, is_chip(plan.target_name)
+        int8 = chip and settings.model_export.c_weights == "int8"
         exported = export_bundle(
             plan.model_path,
             out,
             agent_name=plan.name,
             vecnormalize=plan.vecnormalize,
             contract=plan.contract,
-            formats=_FORMATS[fmt] + (("c",) if is_chip(plan.target_name) else ()),
-            active=fmt,
+            formats=_FORMATS[fmt] + (("c",) if chip else ()),
+            active="c" if int8 else fmt,
+            c_weights="int8" if int8 else "float32",
             profile=settings.target.platform,
             opset_version=settings.model_export.opset_version,
             safety=functools.partial(safety_of, limits),

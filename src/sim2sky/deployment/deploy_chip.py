@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sim2sky.agent.bundle import Bundle
-from sim2sky.config.deployment import ExportSettings, OptimizationSettings
+from sim2sky.config.deployment import OptimizationSettings
 from sim2sky.deployment.chip_target import BoardTarget, ChipTarget, EmulatedTarget
 from sim2sky.deployment.deploy_plan import DeployPlan
 from sim2sky.deployment.deploy_steps import Steps, ignore, in_order
@@ -31,13 +31,13 @@ ASSUMPTION = "one instruction per cycle; dual issue, flash wait states and cache
 
 
 def plan_for_chip(plan: DeployPlan) -> DeployPlan:
-    """The plan with what a microcontroller asks for: its profile, and the float policy, which is what the chip flies;
-    the bundle's ONNX file is for the checks of step 3."""
+    """The plan with what a microcontroller asks for: its profile, and no other version of the ONNX file, which is for
+    the checks of step 3 only; of int8 weights the C itself is checked."""
     settings = plan.settings
     settings = settings.model_copy(
         update={
             "target": settings.target.model_copy(update={"platform": "teensy"}),
-            "model_export": ExportSettings(format="onnx", opset_version=settings.model_export.opset_version),
+            "model_export": settings.model_export.model_copy(update={"format": "onnx"}),
             "optimization": OptimizationSettings(quantize=False, prune=False),
         }
     )

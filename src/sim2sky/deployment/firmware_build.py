@@ -17,7 +17,16 @@ from sim2sky.deployment.stack_usage import worst_case_stack
 from sim2sky.deployment.toolchain import Compiler, compile_c, find_compiler, firmware_folder
 from sim2sky.errors import TargetError
 
-__all__ = ["EMULATED", "TEENSY41", "Image", "Memory", "build_agent", "build_program", "image_size"]
+__all__ = [
+    "EMULATED",
+    "TEENSY41",
+    "Image",
+    "Memory",
+    "build_agent",
+    "build_program",
+    "image_size",
+    "require_weights_fit",
+]
 
 PORT = "mps2_an500"
 LINKER_SCRIPT = "link.ld"
@@ -120,8 +129,7 @@ def build_agent(bundle: Bundle, out: Path) -> Image:
         ToolchainError: no cross compiler, or it refuses the source.
         BundleError, ConfigError, ContractError: the bundle cannot fly.
     """
-    with np.load(io.BytesIO(bundle.read("network.npz"))) as network:
-        _require_room("flash", "the policy's weights alone take", sum(network[name].nbytes for name in network.files))
+    require_weights_fit(bundle)
     compiler = find_compiler("cortex-m7")
     with tempfile.TemporaryDirectory(prefix="sim2sky-firmware-") as folder:
         project = Path(folder) / "project"
@@ -135,13 +143,21 @@ def build_agent(bundle: Bundle, out: Path) -> Image:
     return Image(out, flash, ram + stack, stack, str(compiler))
 
 
+def require_weights_fit(bundle: Bundle) -> None:
+    """What can be told without a compiler: the weights alone fit the flash. Raises TargetError."""
+    size = 1 if bundle.provenance.get("c_weights") == "int8" else 4
+    with np.load(io.BytesIO(bundle.read("network.npz"))) as network:
+        n_weights = sum(network[name].size for name in network.files if network[name].dtype == np.float32)
+    _require_room("flash", "the policy's weights alone take", size * n_weights)
+
+
 def _require_room(kind: str, what: str, size: int) -> None:
     for board in (TEENSY41, EMULATED):
         room = board.flash if kind == "flash" else board.ram
         if size > room:
             raise TargetError(
                 f"{what} {size:,} bytes of {kind}; {board.name} has {room:,}",
-                hint="train a smaller net, e.g. two layers of 64",
+                hint="train a smaller net, e.g. two layers of 64, or set model_export.c_weights: int8",
             )
 
 

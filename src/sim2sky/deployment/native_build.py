@@ -23,7 +23,7 @@ from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.toolchain import Compiler, compile_c, find_compiler
 from sim2sky.errors import BundleError, ToolchainError
 from sim2sky.runtime.boot import module_command
-from sim2sky.runtime.inference import GOLDEN_TOLERANCE
+from sim2sky.runtime.inference import GOLDEN_TOLERANCE, Backend, load_backend
 from sim2sky.runtime.native_policy import BINDING, HEADER, NativeBackend
 from sim2sky.runtime.native_record import (
     FORMAT,
@@ -36,7 +36,7 @@ from sim2sky.runtime.native_record import (
     read_record,
 )
 
-__all__ = ["compile_policy", "install_native", "native_backend", "verdict"]
+__all__ = ["backend_here", "compile_policy", "install_native", "native_backend", "verdict"]
 
 COMPILE_TIMEOUT_S = 60.0
 TRIAL_TIMEOUT_S = 30.0
@@ -88,6 +88,19 @@ def native_backend(bundle: Bundle, compiler: Compiler | None = None) -> NativeBa
     with tempfile.TemporaryDirectory(prefix="sim2sky-native-") as folder:
         library = compile_policy(source, header, Path(folder) / LIBRARY, compiler or find_compiler())
         return NativeBackend(library.read_bytes(), bundle.contract)
+
+
+def backend_here(bundle: Bundle, fmt: str | None = None) -> Backend:
+    """The bundle's policy on this machine, where nothing need be installed: `load_backend`, but C is compiled now.
+
+    Args:
+        bundle: verified.
+        fmt: one of its formats; default the active one.
+
+    Raises:
+        BundleError, NotSupportedError, ToolchainError: it cannot be loaded or compiled here.
+    """
+    return native_backend(bundle) if (fmt or bundle.active) == FORMAT else load_backend(bundle, fmt)
 
 
 def install_native(bundle: Bundle, *, timeout_s: float = COMPILE_TIMEOUT_S) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from sim2sky.agent.bundle import open_bundle
 from sim2sky.deployment.release import Release, installer_zip
 from sim2sky.deployment.transport import Completed, Transport
-from sim2sky.errors import TargetError
+from sim2sky.errors import NotSupportedError, TargetError
 
 __all__ = ["ReleaseTarget"]
 
@@ -70,9 +70,15 @@ class ReleaseTarget:
 
         Raises:
             TargetError: it cannot be reached, or cannot fly it; all reasons with their remedies.
+            NotSupportedError: the C of the bundle is what flies; here it flies only in place of an ONNX file.
         """
         bundle = open_bundle(release.path / "bundle")
         onnx = bundle.active == "onnx"
+        if bundle.active == "c":
+            raise NotSupportedError(
+                "a Linux target for a bundle that has its policy in C only",
+                hint="export it with --format onnx,c; a chip takes it as it is: mcu:emulated",
+            )
         needs = {
             "profile": bundle.profile,
             "packages": [*PACKAGES, *(() if onnx else ("torch",))],

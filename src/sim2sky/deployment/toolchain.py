@@ -43,7 +43,7 @@ _VERSION: "list[tuple[Kind, list[str]]]" = [
 _STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-ffp-contract=off", "-fno-trapping-math"]
 _CORTEX_M7 = ["-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-d16", "-mfloat-abi=hard"]
 _PRODUCTS: "dict[str, list[str]]" = {"shared": ["-shared", "-fPIC"], "object": ["-c"], "program": []}
-_ERROR = re.compile(r"(?:error|undefined reference|cannot find)\b")
+_ERROR = re.compile(r"(?:error|undefined reference|cannot find|will not fit in region)\b")
 
 
 class Compiler(NamedTuple):

@@ -104,8 +104,8 @@ class NativeBackend:
         self._keys = tuple(spec.key for spec in contract.inputs)
         sizes = [len(spec.signals) for spec in contract.inputs]
         ends = np.cumsum([0, *sizes])
-        if ends[-1] != n_observation or len(contract.output.signals) != n_action:
-            raise BundleError("the compiled policy has other inputs or outputs than its contract")
+        if ends[-1] != n_observation:
+            raise BundleError("the compiled policy has other inputs than its contract")
         self._parts = {key: self._observation[a:b] for key, a, b in zip(self._keys, ends, ends[1:], strict=False)}
         kinds = {"continuous": self._action.copy, "discrete": self._category}
         self._answer = kinds.get(contract.output.kind, self._categories)

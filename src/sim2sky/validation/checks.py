@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.config.safety import resolve_safety
 from sim2sky.config.validation import ValidationSettings
+from sim2sky.deployment.native_build import backend_here
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import ConfigError, Sim2SkyError
-from sim2sky.runtime.inference import Backend, load_backend, measure_latency, onnx_session, replay_golden, tolerance_of
+from sim2sky.runtime.inference import Backend, measure_latency, onnx_session, replay_golden, tolerance_of
 from sim2sky.runtime.state import PolicyState
 from sim2sky.validation.campaign import Progress, campaign_seeds, fly_campaign
 from sim2sky.validation.flight import FlightJob, why_not_flyable
@@ -160,7 +161,7 @@ def _onnx_bytes(subject: Subject) -> bytes | None:
 
 def _backend(subject: Subject) -> Backend:
     if subject.bundle is not None:
-        return load_backend(subject.bundle)
+        return backend_here(subject.bundle)
     session = onnx_session(subject.path.read_bytes(), source=str(subject.path))
 
     class Bare:

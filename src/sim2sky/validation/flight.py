@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sim2sky.agent.bundle import Bundle, open_bundle
 from sim2sky.agent.contract import Contract
 from sim2sky.config.environment import EnvironmentSettings
+from sim2sky.deployment.native_build import backend_here
 from sim2sky.environments.airframe_limits import safety_of
 from sim2sky.environments.airframes import AIRFRAMES
 from sim2sky.environments.episode import EpisodeOutcome, fly_episode
@@ -20,7 +21,6 @@ from sim2sky.environments.vehicle import SimVehicle
 from sim2sky.errors import BundleError, NotSupportedError
 from sim2sky.runtime.assembly import make_monitor
 from sim2sky.runtime.flight_agent import FlightAgent, Tick
-from sim2sky.runtime.inference import load_backend
 from sim2sky.runtime.safety import Mode
 from sim2sky.runtime.state import CHANNELS, Command, Sample, Setpoint
 
@@ -139,7 +139,7 @@ class Flyer:
     def __init__(self, job: FlightJob) -> None:
         self.bundle = bundle = open_bundle(Path(job.bundle), digest=job.digest)
         self.monitor = make_monitor(job.safety, bundle.contract)
-        self._agent = FlightAgent(bundle.contract, load_backend(bundle, job.fmt or None), self.monitor)
+        self._agent = FlightAgent(bundle.contract, backend_here(bundle, job.fmt or None), self.monitor)
         self._vehicle = SimVehicle(job.environment)
         self._interventions = 0
         self._on_tick: OnTick | None = None

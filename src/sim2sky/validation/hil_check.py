@@ -124,6 +124,9 @@ def check_hil_performance(
     bundle = subject.bundle
     if bundle is None or why_not_flyable(bundle.contract):
         return ValidationResult.of(NAME, "not supported", {}, subject.why_not_flown)
+    if bundle.active == "c":
+        note = "a policy in C only is flown on a chip: sim2sky deploy NAME AGENT.zip mcu:emulated"
+        return ValidationResult.of(NAME, "not supported", {}, note)
     with tempfile.TemporaryDirectory(prefix="sim2sky-hil-") as temporary:
         where = target or temporary_target(bundle, Path(temporary))
         run = fly_hil(bundle, settings, where, log_dir=folder, progress=progress)
