@@ -96,7 +96,7 @@ bool fly_obey(fly *f, fly_wish wish)
     return done;
 }
 
-/* Why the agent may not take control now. Unlike in Python a disarmed autopilot is a reason from the first heartbeat. */
+/* Why the agent may not take control now. Unlike in Python a disarmed autopilot is a reason from the beginning. */
 static uint32_t problems(const fly *f, bool has_sample, const s2s_sample *s)
 {
     uint32_t found = f->control == FLY_THEIRS ? 0 : FLY_RETURNING;

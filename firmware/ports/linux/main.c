@@ -1,5 +1,6 @@
 /* sim2sky-agent: the flight agent of one bundle as a program without Python. It is the far end of a HIL run, as
- * `python -m sim2sky.runtime.main` is; with the word `fly` it flies an aircraft (fly_main.c). Exit codes: 0 told to shut down, 1 failed, 2 misuse, 130 interrupted. */
+ * `python -m sim2sky.runtime.main` is; with the word `fly` it flies an aircraft (fly_main.c). Exit codes: 0 told to
+ * shut down, 1 failed, 2 misuse, 130 interrupted. */
 #define _GNU_SOURCE
 #include <getopt.h>
 #include <signal.h>
