@@ -24,7 +24,7 @@ from sim2sky.runtime.inference import load_backend
 class Inside(Faulty):
     """The faulty policy without a process of its own; what the report asks of a policy process is constant."""
 
-    restarts, problem = 0, ""
+    restarts, problem, runtime = 0, "", ""
 
 
 @contextlib.contextmanager

@@ -66,7 +66,14 @@ def no_process_is_left() -> Iterator[None]:
     before = set(psutil.Process().children(recursive=True))
     yield
     left = set(psutil.Process().children(recursive=True)) - before
-    assert [p for p in left if "sim2sky" in " ".join(p.cmdline())] == []
+    assert [p for p in left if "sim2sky" in command_line(p)] == []
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""
 
 
 def numbers(tree: Any) -> set[float]:

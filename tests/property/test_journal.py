@@ -17,7 +17,7 @@ LAYOUT = TickLayout(3, 2)
 
 
 def tick(index: int, reward: float = 1.0) -> bytes:
-    head = (index, 2, *(float(index),) * 16, *(0.0,) * 8, 1, 2, 3, 0, 5, reward, 0.1, 0.2, 0.3, 0.4)
+    head = (index, 2, 77, *(float(index),) * 16, *(0.0,) * 8, 1, 2, 3, 0, 5, reward, 0.1, 0.2, 0.3, 0.4)
     return LAYOUT.pack(head, np.full(3, index, np.float32), np.zeros(2, np.float32))
 
 
@@ -85,6 +85,13 @@ def test_an_episode_is_read_with_its_gaps_counted() -> None:
     }  # fmt: skip
 
 
+def test_ticks_say_whose_they_are_where_the_beginning_died_with_a_recorder_process() -> None:
+    data = tick(4) + tick(5) + json_frame(Kind.END, {"success": True, "termination": "completed", "ticks": 6})
+    episode = JournalEpisode.read(data).to_data(LAYOUT)
+    assert episode is not None and episode.seed == 77 and episode.success
+    assert set(episode.arrays) & {"index", "flight", "seed"} == set()
+
+
 def test_an_episode_without_an_end_says_so_and_one_without_ticks_is_none() -> None:
     begin = json_frame(Kind.BEGIN, {"seed": 7, "flight": 0, "segment": 3, "first_tick": 100})
     assert JournalEpisode.read(begin).to_data(LAYOUT) is None
@@ -97,7 +104,7 @@ def test_an_episode_without_an_end_says_so_and_one_without_ticks_is_none() -> No
 
 
 def test_a_tick_that_does_not_fit_is_refused() -> None:
-    head = (0, 0, *(0.0,) * 24, 1, 2, 3, 0, 5, 1.0, 0.1, 0.2, 0.3, 0.4)
+    head = (0, 0, 0, *(0.0,) * 24, 1, 2, 3, 0, 5, 1.0, 0.1, 0.2, 0.3, 0.4)
     with pytest.raises(FlightLogError, match="does not fit the contract"):
         LAYOUT.pack(head, np.zeros(4, np.float32), np.zeros(2, np.float32))
     with pytest.raises(FlightLogError, match="does not fit the flight log"):

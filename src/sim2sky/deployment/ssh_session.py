@@ -69,6 +69,11 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _stands(connection: asyncssh.SSHClientConnection) -> bool:
+    """Whether a connection can still be used; one whose transport is gone calls itself closed only a moment later."""
+    return not connection.is_closed() and getattr(connection, "_transport", None) is not None
+
+
 def _wait(work: Coroutine[Any, Any, T]) -> T:
     """Result of a coroutine; Ctrl-C cancels it."""
     future = asyncio.run_coroutine_threadsafe(work, _loop())
@@ -160,7 +165,7 @@ class SshSession:
     @contextlib.asynccontextmanager
     async def _connected(self, doing: str) -> AsyncGenerator[asyncssh.SSHClientConnection, None]:
         """The open connection; what goes wrong on it is told in our words."""
-        if self._connection is None or self._connection.is_closed():
+        if self._connection is None or not _stands(self._connection):
             self._sftp, self._connection = None, await self._connect()
         try:
             yield self._connection

@@ -158,7 +158,7 @@ class Recorder:
             return
         s = setpoint
         head = (
-            self._count, self._flight, *(state if len(state) == 16 else (*state, 0.0)),
+            self._count, self._flight, self._seed, *(state if len(state) == 16 else (*state, 0.0)),
             s.altitude_m, s.airspeed_mps, s.heading_rad, s.roll_rad, s.pitch_rad, s.p_radps, s.q_radps, s.r_radps,
             *timing_ns, tick.guard, tick.trips, math.nan if reward is None else reward, *tick.command,
         )  # fmt: skip

@@ -101,11 +101,12 @@ class TickLayout:
     """
 
     def __init__(self, observations: int, actions: int) -> None:
-        self._head = struct.Struct("<II16d8d3q2qd4d")
+        self._head = struct.Struct("<IIq16d8d3q2qd4d")
         self.dtype = np.dtype(
             [
                 ("index", "<u4"),
                 ("flight", "<u4"),
+                ("seed", "<i8"),
                 ("states", "<f8", (16,)),
                 ("setpoints", "<f8", (8,)),
                 ("timing", "<i8", (3,)),
@@ -122,8 +123,8 @@ class TickLayout:
         """One tick as a frame.
 
         Args:
-            head: index, number of the flight, 16 states, 8 setpoints, 3 times in ns, guard mode and trips, reward,
-                4 controls.
+            head: index, number of the flight, its seed, 16 states, 8 setpoints, 3 times in ns, guard mode and trips,
+                reward, 4 controls.
             observation, action: as the policy saw and gave them.
 
         Raises:
@@ -203,7 +204,9 @@ class JournalEpisode:
         if not len(rows):
             return None
         arrays = {
-            name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or () if name not in {"index", "flight"}
+            name: np.ascontiguousarray(rows[name])
+            for name in rows.dtype.names or ()
+            if name not in {"index", "flight", "seed"}
         }
         arrays["time_s"] = arrays["states"][:, COLUMNS["states"].index("time")]
         total = float(arrays["rewards"].sum())
@@ -222,7 +225,7 @@ class JournalEpisode:
             arrays,
             bool(self.end.get("success", False)),
             str(self.end.get("termination", UNFINISHED)),
-            int(self.begin.get("seed", -1)),
+            int(self.begin.get("seed", rows["seed"][0])),  # its BEGIN may have died with a recorder process
             total,
             extra=extra,
             events=self.events,
