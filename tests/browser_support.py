@@ -49,6 +49,8 @@ class Browser:
 
     def open(self, path: Path, *, width: int, height: int, dark: bool = False, phone: bool = False) -> None:
         """Load a file and wait until its script says that all is drawn."""
+        self._call("Page.navigate", url="about:blank")  # what the page before still had to say, it says now
+        self.ask("1")
         self.events.clear()
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1,
@@ -98,8 +100,12 @@ class Browser:
     def complaints(self) -> list[str]:
         """Exceptions, errors of the console and failed requests."""
         found = []
+        ours = {e["params"]["requestId"] for e in self.events if e["method"] == "Network.requestWillBeSent"}
         for event in self.events:
             name, params = event["method"], event["params"]
+            request = params.get("requestId") or params.get("entry", {}).get("networkRequestId")
+            if request and request not in ours:
+                continue  # a request of the page before, given up late
             if name == "Runtime.exceptionThrown" or (name == "Log.entryAdded" and params["entry"]["level"] == "error"):
                 found.append(json.dumps(params)[:500])
             if name == "Network.loadingFailed" or (name == "Runtime.consoleAPICalled" and params["type"] == "error"):
