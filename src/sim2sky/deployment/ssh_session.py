@@ -60,13 +60,22 @@ def _loop() -> asyncio.AbstractEventLoop:
     thread.start()
 
     def end() -> None:
-        with contextlib.suppress(KeyboardInterrupt):  # the process ends already
+        with contextlib.suppress(KeyboardInterrupt, TimeoutError, RuntimeError):  # the process ends already
+            asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(2.0)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(2.0)
             loop.close()
 
     atexit.register(end)
     return loop
+
+
+async def _end_tasks() -> None:
+    """Cancel what still runs: left to the interpreter's end it would complain that its loop is closed."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _stands(connection: asyncssh.SSHClientConnection) -> bool:
@@ -238,7 +247,8 @@ class SshSession:
             except TimeoutError as error:
                 raise TargetError(f"target {self.name}: a command did not end within {timeout_s:g} s") from error
             finally:
-                process.close()
+                with contextlib.suppress(RuntimeError):  # the loop is closed: this process ends, and so does the other
+                    process.close()
         return Completed(self._exit_code(process), out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
     def _exit_code(self, process: asyncssh.SSHClientProcess[bytes]) -> int:
