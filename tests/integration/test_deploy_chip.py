@@ -113,6 +113,14 @@ def test_int8_weights_are_what_is_checked_and_what_flies(
     assert floats is not None and open_bundle(floats).read("policy.c") != bundle.read("policy.c")
 
 
+def test_int8_weights_are_refused_where_they_would_not_fly(agents: dict[str, Path], tmp_path: Path) -> None:
+    export = SETTINGS.model_export.model_copy(update={"c_weights": "int8"})
+    plan = plan_of(agents["linear"], tmp_path / "out", f"local:{tmp_path / 'target'}")
+    with pytest.raises(NotSupportedError, match="c_weights: int8 on local:") as caught:
+        deploy(replace(plan, settings=SETTINGS.model_copy(update={"model_export": export})))
+    assert "mcu:emulated" in caught.value.hint and not (tmp_path / "target").exists()
+
+
 def test_the_report_has_the_table(deployed: tuple[DeployPlan, DeployResult, list[str]]) -> None:
     plan, _, _ = deployed
     report = (plan.output / "report.txt").read_text(encoding="utf-8")

@@ -106,7 +106,7 @@ def check_plan(plan: DeployPlan) -> None:
     Raises:
         AgentError: the agent's file cannot be read.
         ConfigError: agent's name, profile or signing key.
-        NotSupportedError: a microcontroller's platform on a target that is none.
+        NotSupportedError: a microcontroller's platform or weights on a target that is none.
     """
     _bytes_of(plan.model_path, "agent")
     if not NAME.fullmatch(plan.name):
@@ -114,6 +114,11 @@ def check_plan(plan: DeployPlan) -> None:
     if plan.settings.target.platform == "teensy" and not is_chip(plan.target_name):
         raise NotSupportedError(
             f"platform 'teensy' on {plan.target_name}", hint="deploy to mcu:emulated or mcu:/dev/ttyACM0"
+        )
+    if plan.settings.model_export.c_weights != "float32" and not is_chip(plan.target_name):
+        raise NotSupportedError(
+            f"c_weights: {plan.settings.model_export.c_weights} on {plan.target_name}: C flies there as exact as ONNX",
+            hint="leave model_export.c_weights out, or deploy to mcu:emulated or mcu:/dev/ttyACM0",
         )
     resolve_versions(plan.settings.target.platform, plan.settings.model_export.opset_version)
     if plan.key != DEFAULT_KEY:

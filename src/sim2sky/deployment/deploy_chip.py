@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from sim2sky.agent.bundle import Bundle
 from sim2sky.config.deployment import OptimizationSettings
 from sim2sky.deployment.chip_target import BoardTarget, ChipTarget, EmulatedTarget
 from sim2sky.deployment.deploy_plan import DeployPlan
-from sim2sky.deployment.deploy_steps import Steps, ignore, in_order
+from sim2sky.deployment.deploy_steps import StepsOnTarget
 from sim2sky.deployment.firmware_build import TEENSY41, Image
-from sim2sky.deployment.pipeline_state import PipelineState
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import Sim2SkyError
 from sim2sky.hil.chip import can_count, require_golden
 from sim2sky.hil.pil import PilLink
 from sim2sky.hil.pil_flight import measure_steps
 from sim2sky.validation.campaign import campaign_seeds
-from sim2sky.validation.checks import ProgressHook, ValidationResult
+from sim2sky.validation.checks import ValidationResult
 from sim2sky.validation.flight import environment_for
 from sim2sky.validation.hil_check import fly_pil, judge_hil
 
@@ -44,40 +42,8 @@ def plan_for_chip(plan: DeployPlan) -> DeployPlan:
     return replace(plan, settings=settings)
 
 
-class OnChip(Steps):
-    """Steps 4 to 6.
-
-    Args:
-        target: where.
-    """
-
-    def __init__(
-        self,
-        plan: DeployPlan,
-        state: PipelineState,
-        target: ChipTarget,
-        *,
-        say: Callable[[str], None] = ignore,
-        progress: ProgressHook | None = None,
-        now: Callable[[], str] = str,
-    ) -> None:
-        super().__init__(plan, state, say=say, progress=progress, now=now)
-        self.target = target
-        self.measured: dict[str, Any] = {}
-        """What goes into the report beside the outcome of the flights."""
-
-    def run(
-        self, bundle: Bundle, results: list[ValidationResult], simulated: Callable[[], list[EpisodeOutcome]]
-    ) -> list[ValidationResult]:
-        """The three steps; all results, in the report's order. Arguments and errors as `OnTarget.run`."""
-        with self.logged():
-            self.begin(4)
-            image = self.copy(bundle)
-            self.begin(5)
-            self.install(bundle, image)
-            self.begin(6)
-            result = self.fly(bundle, simulated)
-        return in_order([*results, result])
+class OnChip(StepsOnTarget[ChipTarget, Image]):
+    """Steps 4 to 6 on a microcontroller; `measured` goes into the report beside the outcome of the flights."""
 
     def copy(self, bundle: Bundle) -> Image | None:
         """Build and stage; None for a board, which must have this bundle's firmware already."""
@@ -96,10 +62,10 @@ class OnChip(Steps):
             self.note(f"{name}: {value}")
         return image
 
-    def install(self, bundle: Bundle, image: Image | None) -> None:
+    def install(self, bundle: Bundle, staged: Image | None) -> None:
         """Replay the golden vectors on the chip, count instructions, make the firmware the active one."""
         target = self.target
-        if image is None or isinstance(target, BoardTarget):
+        if staged is None or isinstance(target, BoardTarget):
             with target.run() as link:
                 require_golden(link, bundle)
             self.note(f"golden vectors: {len(bundle.golden())}, all to the last bit")
@@ -115,7 +81,7 @@ class OnChip(Steps):
             raise
         if not counted:
             self.measured["instructions"] = "not supported: counting them without QEMU"
-        name = target.activate(image, self.measured)
+        name = target.activate(staged, self.measured)
         self.note(f"golden vectors: {len(bundle.golden())}, all to the last bit")
         for key in ("instructions", "estimate"):
             if key in self.measured:

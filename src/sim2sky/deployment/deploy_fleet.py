@@ -239,8 +239,8 @@ def _deploy_to(task: _Task, say: Callable[[str], None]) -> TargetOutcome:
                 url,
                 "pass" if passed else "inconclusive" if hil.outcome == "inconclusive" else "fail",
                 6,
-                (target.active() or "") if not passed else on_target.installed["release"],
-                on_target.installed["latency"]["p99_ms"],
+                (target.active() or "") if not passed else on_target.measured["release"],
+                on_target.measured["latency"]["p99_ms"],
                 hil.notes,
                 "" if passed else f"HIL validation: {hil.outcome}",
             )

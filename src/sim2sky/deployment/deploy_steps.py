@@ -6,19 +6,25 @@ import contextlib
 import functools
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from sim2sky.agent.bundle import Bundle
 from sim2sky.deployment.deploy_plan import DeployPlan
 from sim2sky.deployment.pipeline_state import PipelineState
 from sim2sky.deployment.targets import runtime_lines
+from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import Sim2SkyError
 from sim2sky.validation.checks import ProgressHook, ValidationResult
 from sim2sky.validation.deployment_validator import CHECKS, DeploymentValidator, report_json, report_text
 from sim2sky.validation.statistics import Outcome
 
-__all__ = ["STEPS", "Steps", "code_hash", "ignore", "in_order", "result_from"]
+__all__ = ["STEPS", "Steps", "StepsOnTarget", "code_hash", "ignore", "in_order", "result_from"]
+
+Where = TypeVar("Where")
+Staged = TypeVar("Staged")
 
 STEPS = (
     "Exporting model to ONNX...",
@@ -112,6 +118,63 @@ class Steps:
         data = json.dumps(content, indent=1, ensure_ascii=False)
         self.wrote(self.state.write("report.json", data + "\n"))
         return text
+
+
+class StepsOnTarget(Steps, ABC, Generic[Where, Staged]):
+    """Steps 4 to 6, on any kind of target.
+
+    Args:
+        target: where.
+    """
+
+    def __init__(
+        self,
+        plan: DeployPlan,
+        state: PipelineState,
+        target: Where,
+        *,
+        say: Callable[[str], None] = ignore,
+        progress: ProgressHook | None = None,
+        now: Callable[[], str] = str,
+    ) -> None:
+        super().__init__(plan, state, say=say, progress=progress, now=now)
+        self.target = target
+        self.measured: dict[str, Any] = {}
+        """What the test on the target gave."""
+
+    def run(
+        self, bundle: Bundle, results: list[ValidationResult], simulated: Callable[[], list[EpisodeOutcome]]
+    ) -> list[ValidationResult]:
+        """The three steps; all results, in the report's order.
+
+        Args:
+            bundle: passed the checks of step 3.
+            results: of those checks.
+            simulated: gives the episodes of the HIL run in pure simulation.
+
+        Raises:
+            Sim2SkyError: with a plain reason; before step 5 has committed, what was installed before is active.
+        """
+        with self.logged():
+            self.begin(4)
+            staged = self.copy(bundle)
+            self.begin(5)
+            self.install(bundle, staged)
+            self.begin(6)
+            result = self.fly(bundle, simulated)
+        return in_order([*results, result])
+
+    @abstractmethod
+    def copy(self, bundle: Bundle) -> Staged | None:
+        """What was staged; None where the target has it already."""
+
+    @abstractmethod
+    def install(self, bundle: Bundle, staged: Staged | None) -> None:
+        """Test over there what was staged, and make it the active one."""
+
+    @abstractmethod
+    def fly(self, bundle: Bundle, simulated: Callable[[], list[EpisodeOutcome]]) -> ValidationResult:
+        """The episodes, and the verdict on them; what does not pass does not stay active."""
 
 
 def result_from(data: dict[str, Any]) -> ValidationResult:

@@ -5,67 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sim2sky.agent.bundle import Bundle
-from sim2sky.deployment.deploy_plan import DeployPlan
-from sim2sky.deployment.deploy_steps import Steps, code_hash, ignore, in_order, result_from
-from sim2sky.deployment.pipeline_state import PipelineState, content_hash
+from sim2sky.deployment.deploy_steps import StepsOnTarget, code_hash, result_from
+from sim2sky.deployment.pipeline_state import content_hash
 from sim2sky.deployment.release import Release
 from sim2sky.deployment.signing import find_signer, signed_release
 from sim2sky.deployment.target import ReleaseTarget
 from sim2sky.deployment.targets import runtime_lines, test_on_target
 from sim2sky.environments.episode import EpisodeOutcome
 from sim2sky.errors import Sim2SkyError
-from sim2sky.validation.checks import ProgressHook, ValidationResult
+from sim2sky.validation.checks import ValidationResult
 from sim2sky.validation.hil_check import fly_hil, judge_hil
 
 __all__ = ["OnTarget"]
 
 
-class OnTarget(Steps):
-    """Steps 4 to 6.
-
-    Args:
-        target: where.
-    """
-
-    def __init__(
-        self,
-        plan: DeployPlan,
-        state: PipelineState,
-        target: ReleaseTarget,
-        *,
-        say: Callable[[str], None] = ignore,
-        progress: ProgressHook | None = None,
-        now: Callable[[], str] = str,
-    ) -> None:
-        super().__init__(plan, state, say=say, progress=progress, now=now)
-        self.target = target
-        self.installed: dict[str, Any] = {}
-        """The report of the test on the target."""
-
-    def run(
-        self, bundle: Bundle, results: list[ValidationResult], simulated: Callable[[], list[EpisodeOutcome]]
-    ) -> list[ValidationResult]:
-        """The three steps; all results, in the report's order.
-
-        Args:
-            bundle: passed the checks of step 3.
-            results: of those checks.
-            simulated: gives the episodes of the HIL run in pure simulation.
-
-        Raises:
-            Sim2SkyError: with a plain reason; before step 5 has committed, the target's previous release is active.
-        """
-        with self.logged():
-            self.begin(4)
-            release = self.copy(bundle)
-            self.begin(5)
-            self.install(bundle, release)
-            self.begin(6)
-            result = self.fly(bundle, simulated)
-        return in_order([*results, result])
+class OnTarget(StepsOnTarget[ReleaseTarget, Release]):
+    """Steps 4 to 6 on a Linux target."""
 
     def copy(self, bundle: Bundle) -> Release | None:
         """The staged release; None where it is installed already."""
@@ -83,9 +40,9 @@ class OnTarget(Steps):
         self.note(f"release {release.name}, signed with key {key.id}, copied to {self.target.name}")
         return release
 
-    def install(self, bundle: Bundle, release: Release | None) -> None:
+    def install(self, bundle: Bundle, staged: Release | None) -> None:
         key = content_hash(bundle.digest, self.target.name, code_hash())
-        if release is None:
+        if staged is None:
             try:
                 report = test_on_target(self.target, samples=self.validation.latency_samples)
             except Sim2SkyError:
@@ -93,12 +50,12 @@ class OnTarget(Steps):
                 raise
             report["release"] = self.target.active()
         else:
-            report = self.target.finish(release, samples=self.validation.latency_samples)
+            report = self.target.finish(staged, samples=self.validation.latency_samples)
             self.state.record("install", key, report)
             kind, _, where = self.target.name.partition(":")
             if kind == "local":
                 self.wrote(Path(where))
-        self.installed, latency = report, report["latency"]
+        self.measured, latency = report, report["latency"]
         self.runtimes = report.get("runtimes", [])
         self.note(
             f"{report['golden_vectors']} golden vectors, largest error {report['golden_max_error']:.1e}; "
