@@ -152,7 +152,7 @@ def test_a_second_call_does_nothing_twice(deployed: tuple[DeployPlan, DeployResu
     lines: list[str] = []
     start = time.monotonic()
     result = deploy(plan, say=lines.append)
-    assert time.monotonic() - start < 30.0
+    assert time.monotonic() - start < 3.0
     assert sum("unchanged since the last run" in line for line in lines) == 4
     assert any("is there already" in line for line in lines)
     assert [r.to_json() for r in result.results if r.name != "x"] == [r.to_json() for r in first.results]

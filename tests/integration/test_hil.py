@@ -232,7 +232,7 @@ def test_an_agent_that_hangs_is_given_up_in_bounded_time(bundle: Bundle, tmp_pat
     begun = time.monotonic()
     with pytest.raises(LinkError, match="does not answer in episode 1"):
         run_hil(agent_command(bundle), settings(), [1, 2], progress=stop, environment=ENV, timeout_s=0.5)
-    assert time.monotonic() - begun < 60.0
+    assert time.monotonic() - begun < 12.0
 
 
 def test_an_agent_that_cannot_start_says_why(bundle: Bundle, tmp_path: Path) -> None:

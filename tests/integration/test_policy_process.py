@@ -142,7 +142,7 @@ def test_whatever_befalls_the_policy_the_call_returns_in_time_and_a_new_process_
             calls += 1
             time.sleep(0.002)
         assert policy.restarts == 1 and policy.problem and first is not None
-        assert longest < deadline_s + 20.0
+        assert longest < deadline_s + 2.0
         if kind in LATE:
             assert calls >= LATE_TICKS - 1
         until(lambda: gone(first), "the first process to end")
@@ -172,7 +172,7 @@ def test_a_late_answer_is_never_taken_for_the_answer_to_a_later_question(
 
 
 def test_while_an_answer_is_outstanding_nothing_waits_for_it(bundle: Bundle) -> None:
-    with PolicyProcess(bundle, deadline_s=2.0) as policy:
+    with PolicyProcess(bundle, deadline_s=0.3) as policy:
         policy(OBSERVATION)
         assert policy.pid is not None
         os.kill(policy.pid, signal.SIGSTOP)
@@ -181,7 +181,7 @@ def test_while_an_answer_is_outstanding_nothing_waits_for_it(bundle: Bundle) -> 
         for _ in range(LATE_TICKS - 2):
             policy(OBSERVATION)
             assert policy.state is PolicyState.LATE
-        assert time.monotonic() - begun < 2.0 * (LATE_TICKS - 2) / 2
+        assert time.monotonic() - begun < 0.3 * (LATE_TICKS - 2) / 2
 
 
 def test_a_stopped_process_that_goes_on_is_asked_again(bundle: Bundle) -> None:
@@ -273,7 +273,7 @@ def test_the_fallback_law_commands_within_three_ticks_and_hands_back(bundle: Bun
             now = int(k * period_s * 1e9)
             started = time.monotonic()
             tick = agent.tick(sample(time_ns=now), SETPOINT, now)
-            assert time.monotonic() - started < LOCKSTEP_DEADLINE_S + 20.0 and all(map(np.isfinite, tick.command))
+            assert time.monotonic() - started < LOCKSTEP_DEADLINE_S + 2.0 and all(map(np.isfinite, tick.command))
             guards.append(tick.guard)
             k += 1
             assert time.monotonic() < deadline, policy.problem

@@ -107,7 +107,7 @@ def test_only_the_answer_to_the_question_is_ever_flown(puppet: Puppet, script: l
             state = PolicyState.DEAD
     begun = time.monotonic()
     action = puppet(OBSERVATION)
-    assert time.monotonic() - begun < 30.0
+    assert time.monotonic() - begun < 2.0
     assert puppet.state is state, puppet.problem
     assert np.array_equal(action, np.array(expected if expected is not None else [np.nan] * 4), equal_nan=True)
     question = unpack(puppet.other.recv(65536)) if state is not PolicyState.DEAD else None
